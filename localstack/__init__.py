@@ -1,0 +1,36 @@
+"""A machine standing in for AWS: MinIO, Spark standalone, WSL2, set-up."""
+
+from localstack.doctor import Check, checks
+from localstack.errors import LocalStackError
+from localstack.home import StackSettings
+from localstack.stack import (
+    SERVICES,
+    ServiceStatus,
+    StackState,
+    StackStatus,
+    down,
+    follow,
+    logs,
+    purge,
+    state,
+    status,
+    up,
+)
+
+__all__ = [
+    "SERVICES",
+    "Check",
+    "LocalStackError",
+    "ServiceStatus",
+    "StackSettings",
+    "StackState",
+    "StackStatus",
+    "checks",
+    "down",
+    "follow",
+    "logs",
+    "purge",
+    "state",
+    "status",
+    "up",
+]

@@ -1,0 +1,119 @@
+#!/usr/bin/env bash
+# Run a command in a copy of this checkout on a freshly installed, bare Debian or Ubuntu.
+#
+# debootstrap makes the system once and it is kept in the user's cache; an overlay over it is a fresh
+# machine within milliseconds. All mounts live in a namespace of their own, and all processes in
+# another: both end with the command, whatever happens to it.
+set -euo pipefail
+
+usage() {
+    cat <<'HELP'
+Usage: bash localstack/clean-root.sh [--suite SUITE] [--] COMMAND [ARGUMENTS]
+
+Runs COMMAND as root, with an empty HOME, in a copy of this checkout's files (committed or not,
+without those that git ignores). Needs root, debootstrap and git.
+
+  --suite SUITE   bookworm (default), trixie, noble, or another one that debootstrap knows
+
+Example: bash localstack/clean-root.sh bash localstack/bootstrap.sh run
+HELP
+}
+
+checkout=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
+suite=bookworm
+
+main() {
+    while (($#)); do
+        case $1 in
+            --suite) suite=${2:?"--suite needs a value, such as bookworm"} && shift 2 ;;
+            -h | --help) usage && exit 0 ;;
+            --) shift && break ;;
+            -*) usage >&2 && exit 2 ;;
+            *) break ;;
+        esac
+    done
+    (($#)) || { usage >&2 && exit 2; }
+    check_requirements
+
+    local base
+    base=${TOOLKIT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/fruits-toolkit}/clean-root/$suite
+    [[ -d $base ]] || install_system "$base"
+
+    # Not under /tmp by default: an overlay's upper folder must not be an overlay or a tmpfs itself.
+    work=$(mktemp -d "${base%/*}/run.XXXXXX")
+    trap 'rm -rf "$work"' EXIT
+    mkdir "$work/changes" "$work/overlay" "$work/root"
+    copy_checkout "$work/changes/opt/fruits-toolkit"
+    copy_network_settings "$work/changes"
+
+    export -f enter
+    # --kill-child: no process of the fresh machine outlives this script.
+    unshare --mount --uts --ipc --pid --fork --kill-child \
+        bash -euc 'enter "$@"' enter "$base" "$work" "$@"
+}
+
+check_requirements() {
+    ((EUID == 0)) || { echo 'clean-root.sh mounts file systems: run it as root.' >&2 && exit 2; }
+    local tool
+    for tool in debootstrap git; do
+        command -v "$tool" >/dev/null && continue
+        echo "clean-root.sh needs $tool: apt-get install $tool" >&2
+        exit 2
+    done
+}
+
+install_system() {
+    echo "Installing $suite with debootstrap (about a minute, once) …" >&2
+    mkdir -p "${1%/*}"
+    local new
+    new=$(mktemp -d "$1.XXXXXX")
+    if ! debootstrap --variant=minbase "$suite" "$new" >"$1.log" 2>&1; then
+        tail -n 5 "$1.log" >&2
+        rm -rf "$new"
+        echo "debootstrap failed; its log is $1.log" >&2
+        exit 1
+    fi
+    chmod 755 "$new"
+    mv "$new" "$1"
+}
+
+copy_checkout() {
+    mkdir -p "$1"
+    # Tracked files and new ones, less those deleted in the working tree.
+    git -C "$checkout" ls-files -z --cached --others --exclude-standard |
+        (cd "$checkout" && while IFS= read -r -d '' file; do
+            [[ ! -e $file ]] || printf '%s\0' "$file"
+        done) |
+        tar -C "$checkout" --null --files-from=- --create |
+        tar -C "$1" --extract --no-same-owner
+}
+
+# What this machine needs to reach the package servers, the fresh one needs as well.
+copy_network_settings() {
+    mkdir -p "$1/etc" "$1/usr/local/share/ca-certificates"
+    cp -L /etc/resolv.conf /etc/hosts "$1/etc/"
+    # Taken in by the ca-certificates package when bootstrap.sh installs it.
+    find /usr/local/share/ca-certificates -name '*.crt' \
+        -exec cp -t "$1/usr/local/share/ca-certificates" {} +
+}
+
+# In the new namespaces: mount the fresh machine and become its first process.
+enter() {
+    local base=$1 work=$2
+    shift 2
+    local root=$work/root
+    mount -t overlay overlay \
+        -o "lowerdir=$base,upperdir=$work/changes,workdir=$work/overlay" "$root"
+    mount -t proc proc "$root/proc"
+    mount --rbind --make-private /sys "$root/sys"
+    mount --rbind --make-private /dev "$root/dev"
+    mount -t tmpfs tmpfs "$root/dev/shm"
+    exec env --ignore-environment --chdir="$root" \
+        PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+        HOME=/root TERM="${TERM:-dumb}" LANG=C.UTF-8 \
+        ${http_proxy+http_proxy="$http_proxy"} ${https_proxy+https_proxy="$https_proxy"} \
+        ${no_proxy+no_proxy="$no_proxy"} \
+        chroot "$root" env --chdir=/opt/fruits-toolkit "$@"
+}
+
+main "$@"

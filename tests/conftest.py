@@ -1,0 +1,168 @@
+"""The session-wide real stack that tests share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+from pydantic import SecretStr
+
+import localstack
+from toolkit.profiles import Profile, S3Settings, SparkSettings, load_profile
+from toolkit.session import spark_session
+from toolkit.storage import Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pyspark.sql import SparkSession
+
+    from localstack import StackSettings, StackState
+
+# What a developer who also works with AWS may have set: none of it may touch the stack.
+HOSTILE_AWS = {
+    "AWS_ACCESS_KEY_ID": "AKIAWRONGWRONGWRONG0",
+    "AWS_SECRET_ACCESS_KEY": "wrong/wrong/wrong/wrong/wrong/wrong/wron",
+    "AWS_SESSION_TOKEN": "wrong",
+    "AWS_PROFILE": "no-such-profile",
+    "AWS_REGION": "eu-west-3",
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+    "AWS_CA_BUNDLE": "/no/such/bundle.pem",
+}
+
+
+@pytest.fixture(scope="session")
+def stack_settings(tmp_path_factory: pytest.TempPathFactory) -> StackSettings:
+    """Return the settings of the tests' own stack: a temporary home, free ports."""
+    return localstack.StackSettings(
+        root=tmp_path_factory.mktemp("toolkit-home"),
+        minio_port=0,
+        minio_console_port=0,
+        spark_port=0,
+        spark_ui_port=0,
+        worker_ui_port=0,
+        cores=2,
+        memory_mib=2048,
+    )
+
+
+@pytest.fixture(scope="session")
+def stack(stack_settings: StackSettings) -> Iterator[StackState]:
+    """Give a running stack, started amid foreign AWS variables, and end it without a trace."""
+    try:
+        with pytest.MonkeyPatch.context() as environment:
+            for name, value in HOSTILE_AWS.items():
+                environment.setenv(name, value)
+            state = localstack.up(stack_settings, say=_silently)
+        yield state
+    finally:
+        localstack.down(stack_settings)
+    assert _processes_of(stack_settings) == []
+
+
+@pytest.fixture(scope="session")
+def profile(stack: StackState) -> Profile:
+    """Return the profile `local` on the tests' stack, on half of it: a CLI may run beside."""
+    assert stack.s3_endpoint
+    assert stack.access_key_id
+    assert stack.secret_access_key
+    return load_profile("local").on_stack(
+        s3=S3Settings(
+            endpoint=stack.s3_endpoint,
+            access_key_id=SecretStr(stack.access_key_id),
+            secret_access_key=SecretStr(stack.secret_access_key),
+        ),
+        spark=SparkSettings(
+            master=stack.spark_master_url,
+            jars=stack.jars,
+            java_home=stack.java_home,
+            cores=1,
+            executor_memory="1g",
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def storage(profile: Profile) -> Storage:
+    """Return the stack's object store."""
+    return Storage(profile.s3)
+
+
+@pytest.fixture(scope="session")
+def spark(profile: Profile, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """Give the session that all tests share, on the standalone cluster, amid AWS variables."""
+    log = tmp_path_factory.mktemp("spark") / "driver.log"
+    with ExitStack() as exits:
+        with pytest.MonkeyPatch.context() as environment:
+            for name, value in HOSTILE_AWS.items():
+                environment.setenv(name, value)
+            session = exits.enter_context(spark_session(profile, app="tests", log=log))
+        yield session
+
+
+@pytest.fixture
+def toolkit(stack: StackState, stack_settings: StackSettings) -> Callable[..., CompletedProcess]:
+    """Return a function that calls the command line on the tests' stack."""
+    environment = (
+        os.environ
+        | HOSTILE_AWS
+        | {
+            "TOOLKIT_HOME": str(stack_settings.root),
+            "TOOLKIT_SPARK__CORES": "1",
+            "TOOLKIT_SPARK__EXECUTOR_MEMORY": "1g",
+        }
+    )
+
+    def call(*arguments: str, **extra: str) -> CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", "toolkit", *arguments],
+            env=environment | extra,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
+        )
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def processes_of() -> Callable[[StackSettings], list[psutil.Process]]:
+    """Return the function that finds the living processes of a stack, whoever started them."""
+    return _processes_of
+
+
+def _processes_of(settings: StackSettings) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("TOOLKIT_STACK_HOME") == str(settings.home):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def _silently(text: str, seconds: float | None) -> None:
+    """Take what `up` says."""
+
+
+@pytest.fixture
+def hostile_aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set AWS variables that would break or divert a local run that heeds them."""
+    for name, value in HOSTILE_AWS.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="session")
+def sample_files() -> list[Path]:
+    """Return four sample images of each of six classes."""
+    folders = sorted((Path(__file__).parents[1] / "sample_images" / "Training").iterdir())
+    return [file for folder in folders[:6] for file in sorted(folder.glob("*.jpg"))[:4]]

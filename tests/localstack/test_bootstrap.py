@@ -1,0 +1,327 @@
+"""The set-up script: what it installs, what it says, and how it ends when it cannot go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import tomllib
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+LOCKS = ("requirements.lock", "requirements-dev.lock", "localstack/go-requirements.lock")
+TOOLS = Path(sys.executable).parent
+NOBODY = 65534
+NOWHERE = "http://127.0.0.1:9"  # discard: nothing listens there
+
+
+@dataclass
+class Machine:
+    """A copy of what the script reads, in a path with a space, and a home of its own."""
+
+    folder: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def checkout(self) -> Path:
+        return self.folder / "my checkout"
+
+    def command(self, job: str, *, replaced: str = "") -> list[str | Path]:
+        """Return the call of a job, some functions of the script replaced."""
+        script = self.checkout / "localstack" / "bootstrap.sh"
+        return ["bash", "-c", f'source "$1"; shift; {replaced}\nmain "$@"', "bash", script, job]
+
+    def bootstrap(
+        self, job: str, *, replaced: str = "", before: tuple[str, ...] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*before, *self.command(job, replaced=replaced)],
+            env=self.env,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    # Not in tmp_path: another user must be able to read it.
+    with tempfile.TemporaryDirectory() as folder:
+        made = Machine(Path(folder))
+        made.folder.chmod(0o755)
+        for name in ("pyproject.toml", "localstack/bootstrap.sh", *LOCKS):
+            target = made.checkout / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(CHECKOUT / name, target)
+        version = re.search(r"^uv==(\S+)", (CHECKOUT / LOCKS[0]).read_text(), re.MULTILINE)[1]
+        uv = made.folder / "cache" / "uv" / version / "uv"
+        uv.parent.mkdir(parents=True)
+        uv.symlink_to(TOOLS / "uv")
+        made.env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(made.folder / "home"),
+            "TOOLKIT_HOME": str(made.folder / "state"),
+            "TOOLKIT_CACHE": str(made.folder / "cache"),
+            "UV_CACHE_DIR": str(made.folder / "uv-cache"),
+            "UV_HTTP_RETRIES": "0",
+        }
+        yield made
+
+
+def programs_without_python(folder: Path) -> str:
+    """Return a PATH of what the script calls, less every Python."""
+    folder.mkdir()
+    for name in (
+        *("bash", "cat", "dirname", "getent", "grep", "java", "ldd", "mkdir", "mktemp", "mv"),
+        *("rm", "sed", "sha256sum", "tail", "tar", "uname"),
+    ):
+        folder.joinpath(name).symlink_to(shutil.which(name))
+    return str(folder)
+
+
+def test_shell_scripts_pass_shellcheck():
+    scripts = [*CHECKOUT.glob("localstack/*.sh"), CHECKOUT / ".ci" / "run"]
+    assert len(scripts) == 3
+    checked = subprocess.run(
+        [TOOLS / "shellcheck", *scripts], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_help_names_the_commands():
+    told = subprocess.run(
+        ["bash", CHECKOUT / "localstack" / "bootstrap.sh", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert re.findall(r"^  (run|test|setup)\b", told.stdout, re.MULTILINE) == [
+        "run",
+        "test",
+        "setup",
+    ]
+
+
+def test_unknown_command_is_a_wrong_request(machine):
+    asked = machine.bootstrap("instal")
+    assert asked.returncode == 2
+    assert asked.stderr.startswith("Usage:")
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_locks_have_hashes_and_no_addresses(lock):
+    text = (CHECKOUT / lock).read_text()
+    assert "://" not in text
+    assert "index-url" not in text.replace("--no-emit-index-url", "")
+    entries = re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)[1:]
+    for entry in entries:
+        assert re.match(r"[a-z0-9.-]+(\[[a-z,]+\])?==", entry), entry
+        assert "--hash=sha256:" in entry, entry
+
+
+def test_both_locks_agree_and_hold_every_dependency():
+    run, everything = (
+        dict(re.findall(r"^([a-z0-9.-]+)==(\S+)", (CHECKOUT / lock).read_text(), re.MULTILINE))
+        for lock in LOCKS[:2]
+    )
+    assert run.items() <= everything.items()
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    wanted = project["project"]["dependencies"]
+    wanted += project["project"]["optional-dependencies"]["local"]
+    assert {re.match(r"[a-z0-9-]+", each)[0] for each in wanted} <= run.keys()
+    groups = project["dependency-groups"]
+    tools = [each for each in groups["dev"] + groups["test"] if isinstance(each, str)]
+    assert {re.match(r"[a-z0-9-]+", each)[0] for each in tools} <= everything.keys()
+
+
+def test_without_root_and_sudo_it_prints_the_apt_line_and_stops(machine):
+    for folder in (machine.folder / "home", machine.folder / "state"):
+        folder.mkdir()
+        folder.chmod(0o777)
+    before: tuple[str, ...] = ()
+    if os.geteuid() == 0:
+        before = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    stopped = machine.bootstrap(
+        "run",
+        replaced="find_java() { return 1; }; find_host_python() { return 1; }; "
+        "java_package() { echo openjdk-17-jre-headless; }; sudo() { return 1; }",
+        before=before,
+    )
+    assert stopped.returncode == 2
+    assert (
+        "\n    apt-get update && apt-get install --yes --no-install-recommends"
+        " python3 python3-venv openjdk-17-jre-headless\n"
+    ) in stopped.stderr
+    assert stopped.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("release", "package"),
+    [
+        ("ID=debian\nVERSION_ID=12", "openjdk-17-jre-headless"),
+        ("ID=debian\nVERSION_ID=13", "openjdk-21-jre-headless"),
+        ("ID=ubuntu\nVERSION_ID=24.04", "openjdk-17-jre-headless"),
+    ],
+)
+def test_java_package_is_one_that_the_release_has(machine, release, package):
+    file = machine.folder / "os-release"
+    file.write_text(release)
+    told = machine.bootstrap("setup", replaced=f"os_release={file}; java_package; exit")
+    assert told.stdout.strip() == package
+
+
+@pytest.mark.parametrize(
+    ("said", "usable"),
+    [
+        ("1.8.0_402", False),
+        ("11.0.2", False),
+        ("17.0.15", True),
+        ("21.0.1", True),
+        ("24.0.1", False),
+    ],
+)
+def test_java_is_used_when_spark_and_hadoop_run_on_it(machine, said, usable):
+    program = machine.folder / "jdk" / "bin" / "java"
+    program.parent.mkdir(parents=True)
+    program.write_text(f"#!/bin/sh\necho 'openjdk version \"{said}\" 2024-01-01' >&2\n")
+    program.chmod(0o755)
+    machine.env["JAVA_HOME"] = str(program.parent.parent)
+    found = machine.bootstrap("setup", replaced="find_java; exit")
+    assert (found.stdout.strip() == str(program)) is usable
+
+
+def test_failed_step_names_the_command_and_the_remedy(machine):
+    machine.env["UV_DEFAULT_INDEX"] = f"{NOWHERE}/simple"
+    failed = machine.bootstrap("setup")
+    assert failed.returncode == 1
+    report = failed.stderr.partition("[4/6] Python packages … failed.\n")[2]
+    assert re.search(
+        r"^Failed command: .*uv pip sync .* requirements\.lock $", report, re.MULTILINE
+    )
+    assert "\nRemedy: Check that the Python package index can be reached" in report
+    assert f"\nLog: {machine.folder}/state/logs/bootstrap.log\n" in report
+    assert failed.stdout == ""
+
+
+def test_unreachable_python_is_reported_with_the_ways_out(machine):
+    machine.env["PATH"] = programs_without_python(machine.folder / "bin")
+    machine.env["UV_PYTHON_INSTALL_MIRROR"] = NOWHERE
+    failed = machine.bootstrap("setup")
+    assert failed.returncode == 1
+    assert "[3/6] Python … failed." in failed.stderr
+    assert "apt-get install python3.12" in failed.stderr
+    assert "UV_PYTHON_INSTALL_MIRROR" in failed.stderr
+
+
+@pytest.mark.slow
+def test_python_is_downloaded_when_the_system_has_none_in_range(machine):
+    machine.env["PATH"] = programs_without_python(machine.folder / "bin")
+    with python_server(machine.folder / "served") as listing:
+        machine.env["UV_PYTHON_DOWNLOADS_JSON_URL"] = listing
+        machine.env["UV_DEFAULT_INDEX"] = f"{NOWHERE}/simple"  # the steps after it do not matter
+        stopped = machine.bootstrap("setup")
+    assert f"[3/6] Python … Python {platform.python_version()}, " in stopped.stderr
+    python = (machine.checkout / ".venv" / "bin" / "python").resolve()
+    assert python.is_relative_to(machine.folder / "cache" / "python")
+
+
+class python_server:  # noqa: N801 - reads as the context manager that it is
+    """Serve this machine's Python as uv's download, on loopback."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.folder = folder
+
+    def __enter__(self) -> str:
+        with tarfile.open(self.folder / "python.tar.gz", "w:gz", compresslevel=1) as archive:
+            archive.add(sys.base_prefix, "python/install", filter=self._wanted)
+        serve = partial(QuietHandler, directory=self.folder)
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), serve)
+        threading.Thread(target=self.server.serve_forever).start()
+        address = f"http://127.0.0.1:{self.server.server_port}"
+        self.folder.joinpath("python.json").write_text(json.dumps(self._listing(address)))
+        return f"{address}/python.json"
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    @staticmethod
+    def _wanted(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        unwanted = {"test", "tests", "idlelib", "site-packages", "dist-packages", "__pycache__"}
+        return None if unwanted & set(Path(member.name).parts) else member
+
+    @staticmethod
+    def _listing(address: str) -> dict[str, object]:
+        major, minor, patch = sys.version_info[:3]
+        machine = platform.machine()
+        return {
+            f"cpython-{major}.{minor}.{patch}-linux-{machine}-gnu": {
+                "name": "cpython",
+                "arch": {"family": machine, "variant": None},
+                "os": "linux",
+                "libc": "gnu",
+                "major": major,
+                "minor": minor,
+                "patch": patch,
+                "prerelease": "",
+                "url": f"{address}/python.tar.gz",
+                "sha256": None,
+                "variant": None,
+                "build": None,
+            }
+        }
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_interrupt_ends_the_step_and_all_its_processes(machine):
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, never answers
+        machine.env["UV_DEFAULT_INDEX"] = f"http://127.0.0.1:{silent.getsockname()[1]}/simple"
+        running = subprocess.Popen(
+            machine.command("setup"),
+            env=machine.env,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        silent.settimeout(60)
+        with silent.accept()[0]:
+            os.killpg(running.pid, signal.SIGINT)
+            _, told = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert "stopped.\nCall the same command again" in told
+    assert not [each for each in psutil.process_iter() if session_of(each) == running.pid]
+
+
+def session_of(process: psutil.Process) -> int | None:
+    try:
+        return os.getsid(process.pid)
+    except ProcessLookupError:
+        return None
