@@ -1,0 +1,201 @@
+"""Runs a prepared network on batches of images: OpenVINO fast, TensorFlow as the reference."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from toolkit.errors import JobError
+from toolkit.models.openvino_import import import_openvino
+from toolkit.models.tensorflow_import import import_tensorflow
+from toolkit.models.zoo import model_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from toolkit.models.prepared import PreparedModel
+
+__all__ = ["Engine", "engine_for", "executed_precision", "load_engine"]
+
+_BATCH_SIZE = 8
+
+
+class Engine(Protocol):
+    """A loaded network."""
+
+    @property
+    def batch_size(self) -> int:
+        """Number of images that it computes at once; any other number works too."""
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+
+    @property
+    def dimensions(self) -> int:
+        """Length of a feature vector."""
+
+    @property
+    def precision(self) -> str:
+        """What it computes in: ``f32`` or ``bf16``."""
+
+    def featurize(self, batch: np.ndarray) -> np.ndarray:
+        """Turn images into features.
+
+        Parameters
+        ----------
+        batch
+            ``[N, height, width, 3]`` uint8 RGB; N may be 0.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``[N, dimensions]`` float32.
+        """
+
+
+def load_engine(prepared: PreparedModel, *, threads: int) -> Engine:
+    """Load a prepared network.
+
+    Parameters
+    ----------
+    prepared
+        The network; its ``folder`` must be on this machine.
+    threads
+        Processor threads that it may use, 1 or more. TensorFlow heeds those of its first network
+        in a process.
+
+    Raises
+    ------
+    JobError
+        When files of the network are missing here.
+    """
+    folder = Path(prepared.folder)
+    missing = [name for name in prepared.files if not (folder / name).is_file()]
+    if missing:
+        raise JobError(
+            f"The prepared model in {folder} lacks {', '.join(missing)}.",
+            remedy=f"Delete {folder} and run again: it is made anew.",
+        )
+    load = _load_openvino if prepared.engine == "openvino" else _load_tensorflow
+    return load(prepared, threads=threads)
+
+
+@lru_cache(maxsize=1)
+def engine_for(prepared: PreparedModel, threads: int) -> Engine:
+    """Return the engine of this process, loading it at the first call: one network a worker."""
+    return load_engine(prepared, threads=threads)
+
+
+class _Engine:
+    """Cuts what it is given into batches of one size for a function that computes such a batch.
+
+    One size, the last batch filled up with black images: a fixed shape is some percent faster, and
+    an image has the same features, to the last bit, in whatever company it comes.
+    """
+
+    def __init__(
+        self,
+        prepared: PreparedModel,
+        *,
+        precision: str,
+        compute: Callable[[np.ndarray], np.ndarray],
+    ) -> None:
+        self.batch_size = _BATCH_SIZE
+        self.input_size = prepared.input_size
+        self.dimensions = prepared.dimensions
+        self.precision = precision
+        self._compute = compute
+
+    def featurize(self, batch: np.ndarray) -> np.ndarray:
+        if batch.dtype != np.uint8 or batch.shape[1:] != (*self.input_size, 3):
+            raise ValueError(
+                f"images must be uint8 [N, {self.input_size[0]}, {self.input_size[1]}, 3], "
+                f"not {batch.dtype} {list(batch.shape)}"
+            )
+        features = np.empty((len(batch), self.dimensions), np.float32)
+        for start in range(0, len(batch), self.batch_size):
+            images = batch[start : start + self.batch_size]
+            features[start : start + len(images)] = self._compute(self._fill(images))[: len(images)]
+        return features
+
+    def _fill(self, images: np.ndarray) -> np.ndarray:
+        full = np.zeros((self.batch_size, *self.input_size, 3), np.uint8)
+        full[: len(images)] = images
+        return full
+
+
+def executed_precision(prepared: PreparedModel) -> str:
+    """Return what this machine computes the network in: ``f32`` or ``bf16``."""
+    if prepared.engine == "tensorflow":
+        return "f32"
+    if prepared.precision != "auto":
+        return prepared.precision
+    import openvino
+
+    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "bf16" if "BF16" in capabilities else "f32"
+
+
+def _load_openvino(prepared: PreparedModel, *, threads: int) -> Engine:
+    openvino = import_openvino()
+    core = openvino.Core()
+    precision = executed_precision(prepared)
+    network = core.read_model(Path(prepared.folder) / "model.xml")
+    network.reshape([_BATCH_SIZE, *prepared.input_size, 3])
+    compiled = core.compile_model(
+        network,
+        "CPU",
+        {
+            # Always said: the default differs between processors (f16 on arm64).
+            "INFERENCE_PRECISION_HINT": getattr(openvino.Type, precision),
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",
+            "INFERENCE_NUM_THREADS": threads,
+            # Pinned, the one-thread networks of two workers land on the same core.
+            "ENABLE_CPU_PINNING": False,
+        },
+    )
+    request = compiled.create_infer_request()
+
+    def compute(batch: np.ndarray) -> np.ndarray:
+        return np.asarray(request.infer([batch])[0])
+
+    return _Engine(prepared, precision=precision, compute=compute)
+
+
+def _choose_precision(prepared: PreparedModel, capabilities: list[str]) -> str:
+    if prepared.precision != "auto":
+        return prepared.precision
+    # A processor without bf16 can emulate it, five times slower than f32.
+    return model_spec(prepared.name).fast_precision if "BF16" in capabilities else "f32"
+
+
+def _load_tensorflow(prepared: PreparedModel, *, threads: int) -> Engine:
+    folder = Path(prepared.folder)
+    tensorflow = import_tensorflow(keras_home=folder.parents[1] / "keras")
+    _set_threads(tensorflow, threads)
+    tensorflow.config.experimental.enable_op_determinism()
+    import keras
+
+    model = keras.saving.load_model(folder / "model.keras", compile=False)
+    pixels = tensorflow.TensorSpec([_BATCH_SIZE, *prepared.input_size, 3], tensorflow.uint8)
+    inference = tensorflow.function(
+        lambda pixels: model(pixels, training=False), input_signature=[pixels]
+    )
+
+    def compute(batch: np.ndarray) -> np.ndarray:
+        return np.asarray(inference(tensorflow.constant(batch)).numpy())
+
+    return _Engine(prepared, precision=executed_precision(prepared), compute=compute)
+
+
+def _set_threads(tensorflow: Any, threads: int) -> None:
+    try:
+        tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
+        tensorflow.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError:
+        pass  # TensorFlow has started in this process: its threads are what they are

