@@ -1,0 +1,100 @@
+"""The Spark session: secrets stay off command lines, errors say their cause."""
+
+from __future__ import annotations
+
+import psutil
+import pytest
+
+from toolkit.errors import JobError, RequestError
+from toolkit.session import _cause, spark_errors, spark_session, watch_tasks
+
+
+def test_secret_is_on_no_command_line_and_on_no_page(spark, storage) -> None:
+    _, secret = storage.settings.credentials()
+    lines = []
+    for process in psutil.process_iter():
+        try:
+            lines.append(" ".join(process.cmdline()))
+        except psutil.Error:
+            continue
+    assert any("SparkSubmit" in line for line in lines)
+    assert not [line for line in lines if secret in line]
+    assert secret not in str(spark.sparkContext.getConf().getAll())
+
+
+def test_driver_and_executors_are_free_of_aws_variables(spark) -> None:
+    drivers = [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if "SparkSubmit" in " ".join(process.cmdline())
+    ]
+    assert drivers
+    for process in drivers:
+        assert not [name for name in process.environ() if name.startswith("AWS_")]
+
+    def aws_names(_: object) -> list[str]:
+        import os
+
+        return [name for name in os.environ if name.startswith("AWS_")]
+
+    assert spark.sparkContext.parallelize([0], 1).flatMap(aws_names).collect() == []
+
+
+def test_driver_listens_on_loopback_only(spark) -> None:
+    addresses = {
+        connection.laddr.ip
+        for process in psutil.Process().children(recursive=True)
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert addresses
+    assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def test_failure_in_a_worker_is_told_in_one_line(spark, tmp_path) -> None:
+    def fail(_: object) -> None:
+        raise JobError("the store said no")
+
+    with pytest.raises(JobError, match=r"The Spark job failed: the store said no$") as failed:
+        with spark_errors(tmp_path / "driver.log"):
+            spark.sparkContext.parallelize([0], 1).map(fail).collect()
+    assert "driver.log" in failed.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("Traceback\n  x\nValueError: bad\n\n\tat org.apache.Foo", "ValueError: bad"),
+        (
+            "Cannot call methods on a stopped SparkContext.\nmore",
+            "Cannot call methods on a stopped SparkContext.",
+        ),
+    ],
+)
+def test_cause_is_what_python_raised_or_the_first_line(text: str, cause: str) -> None:
+    assert _cause(text) == cause
+
+
+def test_tasks_are_reported_while_they_run(spark) -> None:
+    def nap(item: int) -> int:
+        import time
+
+        time.sleep(0.3)
+        return item
+
+    seen: list[tuple[int, int]] = []
+    with watch_tasks(spark, lambda done, of: seen.append((done, of))):
+        spark.sparkContext.parallelize(range(6), 6).map(nap).collect()
+    assert {of for _, of in seen} == {6}
+    done = [count for count, _ in seen]
+    assert done == sorted(done)
+    assert max(done) >= 3
+
+
+def test_missing_jars_are_a_clear_error(profile, tmp_path) -> None:
+    empty = profile.model_copy(
+        update={"spark": profile.spark.model_copy(update={"jars": tmp_path})}
+    )
+    with pytest.raises(RequestError, match="S3A jars"):
+        with spark_session(empty, app="none", log=tmp_path / "driver.log"):
+            pass

@@ -1,0 +1,142 @@
+"""The object store, on a real MinIO."""
+
+from __future__ import annotations
+
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import TYPE_CHECKING
+
+import pytest
+from pydantic import SecretStr
+
+from toolkit.errors import JobError, RequestError
+from toolkit.profiles import S3Settings
+from toolkit.storage import Location, ObjectNotFound, Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+HARD_NAMES = ["a b/ü#1%20?x*[1].jpg", "é~&=+;,'.jpg", "tail ", "100%.png"]
+
+
+@pytest.mark.parametrize("name", HARD_NAMES)
+def test_any_name_round_trips_through_write_list_and_read(storage: Storage, name: str) -> None:
+    folder = storage.location("test-storage", "names")
+    storage.write(folder / name, name.encode())
+    listed = {entry.location for entry in storage.objects(folder)}
+    assert folder / name in listed
+    assert storage.read(folder / name) == name.encode()
+
+
+@pytest.mark.parametrize(
+    ("uri", "bucket", "key"),
+    [("s3://b/k/l.jpg", "b", "k/l.jpg"), ("s3a://b/k/", "b", "k"), ("s3://b", "b", "")],
+)
+def test_location_reads_both_schemes_and_writes_s3a(uri: str, bucket: str, key: str) -> None:
+    location = Location.parse(uri)
+    assert location == Location(bucket, key)
+    assert location.uri == f"s3a://{bucket}/{key}"
+
+
+@pytest.mark.parametrize("uri", ["http://b/k", "s3://", "s3:///k", "b/k"])
+def test_other_uris_are_refused(uri: str) -> None:
+    with pytest.raises(RequestError, match="s3://bucket/prefix"):
+        Location.parse(uri)
+
+
+def test_missing_object_is_told_from_an_unreachable_store(storage: Storage) -> None:
+    missing = storage.location("test-storage", "no-such-object")
+    assert not storage.exists(missing)
+    with pytest.raises(ObjectNotFound, match="no-such-object"):
+        storage.read(missing)
+    nobody = Storage(
+        storage.settings.model_copy(update={"endpoint": "http://127.0.0.1:9"}),
+    )
+    with pytest.raises(JobError, match="can't be reached"):
+        nobody.read(missing)
+
+
+def test_wrong_credentials_are_said_to_be_denied(storage: Storage) -> None:
+    wrong = Storage(
+        storage.settings.model_copy(update={"secret_access_key": SecretStr("wrong-secret")})
+    )
+    with pytest.raises(JobError, match="denied"):
+        wrong.read(storage.location("test-storage", "x"))
+
+
+def test_upload_beyond_one_put_arrives_whole(storage: Storage, tmp_path: Path) -> None:
+    file = tmp_path / "large.bin"
+    file.write_bytes(bytes(range(256)) * 300_000)  # 77 MB: more than one part
+    target = storage.location("test-storage", "large.bin")
+    storage.upload(file, target)
+    storage.download(target, tmp_path / "back.bin")
+    assert (tmp_path / "back.bin").read_bytes() == file.read_bytes()
+    storage.delete_all(target)
+
+
+def test_failed_download_leaves_no_file(storage: Storage, tmp_path: Path) -> None:
+    with pytest.raises(ObjectNotFound):
+        storage.download(storage.location("test-storage", "no-such-object"), tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_aws_variables_do_not_change_the_local_store(
+    storage: Storage, hostile_aws: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    # Another bucket in the settings makes another client, not one from before the variables.
+    fresh = Storage(storage.settings.model_copy(update={"bucket": "another"}))
+    location = storage.location("test-storage", "local.txt")
+    fresh.write(location, b"here")
+    assert storage.read(location) == b"here"
+
+
+@pytest.fixture
+def recorded_requests() -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """Give a loopback server that stands for AWS, and the headers it was sent."""
+    seen: list[dict[str, str]] = []
+
+    class Recorder(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(dict(self.headers))
+            self.send_response(404)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Recorder) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", seen
+        server.shutdown()
+        thread.join()
+
+
+def test_local_keys_never_reach_aws(
+    storage: Storage, recorded_requests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, seen = recorded_requests
+    local_key, local_secret = storage.settings.credentials()
+    for name, value in {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "AKIAOFTHEUSER0000000",
+        "AWS_SECRET_ACCESS_KEY": "of-the-user",
+        "TOOLKIT_S3__ACCESS_KEY_ID": local_key,
+        "TOOLKIT_S3__SECRET_ACCESS_KEY": local_secret,
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    aws = Storage(S3Settings(endpoint="aws", bucket="somebody-elses"))
+
+    with pytest.raises(ObjectNotFound):
+        aws.read(aws.location("key"))
+
+    assert "AKIAOFTHEUSER0000000" in seen[0]["authorization"]
+    assert local_key not in str(seen)
+    hadoop = aws.hadoop_configuration()
+    assert not {"fs.s3a.access.key", "fs.s3a.secret.key", "fs.s3a.endpoint"} & hadoop.keys()
+    assert local_secret not in hadoop.values()

@@ -1,0 +1,5 @@
+"""Run record -> one HTML page that needs nothing beside it."""
+
+from toolkit.report.page import render
+
+__all__ = ["render"]

@@ -1,0 +1,250 @@
+"""Profile -> SparkSession, and what Spark is doing at the moment."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from toolkit.errors import JobError, RequestError
+from toolkit.storage import Storage, aws_variables_hidden
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from pyspark import SparkConf, SparkContext
+    from pyspark.sql import SparkSession
+
+    from toolkit.profiles import Profile
+
+__all__ = ["slots", "spark_errors", "spark_session", "watch_tasks"]
+
+_POLL_SECONDS = 0.25
+
+# Quiet on the terminal: the log file has it all. Python's own errors reach the user through the
+# exception, so the JVM's copy of them is not needed.
+_LOG4J = """\
+rootLogger.level = warn
+rootLogger.appenderRef.file.ref = file
+appender.file.type = File
+appender.file.name = file
+appender.file.fileName = {log}
+appender.file.layout.type = PatternLayout
+appender.file.layout.pattern = %d{{yyyy-MM-dd HH:mm:ss}} %p %c{{1}}: %m%n%ex
+"""
+
+
+@contextmanager
+def spark_session(profile: Profile, *, app: str, log: Path) -> Iterator[SparkSession]:
+    """Start a session on the profile's Spark and stop it at the end.
+
+    Parameters
+    ----------
+    profile
+        Where: master, jars, memory and the object store.
+    app
+        Name of the application on Spark's pages.
+    log
+        File that takes everything the driver's JVM has to say.
+
+    Raises
+    ------
+    RequestError
+        The jars that S3A needs are not there.
+    JobError
+        Spark does not start.
+    """
+    from pyspark import SparkContext
+    from pyspark.java_gateway import launch_gateway
+    from pyspark.sql import SparkSession
+
+    conf = _configuration(profile, app=app, log=log)
+    with log.open("ab") as sink, _driver_environment(profile):
+        try:
+            gateway = launch_gateway(  # type: ignore[no-untyped-call]
+                conf, popen_kwargs={"stdout": sink, "stderr": sink}
+            )
+            context = SparkContext(conf=conf, gateway=gateway)
+        except Exception as exc:  # py4j and PySpark raise unrelated errors
+            raise JobError(
+                f"Spark does not start on {profile.spark.master}: {exc}",
+                remedy=f"See {log} and `toolkit status`; `toolkit doctor` checks Java.",
+            ) from exc
+    try:
+        _configure_hadoop(context, Storage(profile.s3))
+        yield SparkSession(context)
+    finally:
+        context.stop()
+        _end_gateway()
+
+
+def slots(spark: SparkSession) -> int:
+    """Return how many tasks the session's executors run at a time (at least 1)."""
+    return max(1, spark.sparkContext.defaultParallelism)
+
+
+@contextmanager
+def spark_errors(log: Path) -> Iterator[None]:
+    """Turn Spark's errors into the project's: the cause in one line, the rest is in the log."""
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except (PySparkException, Py4JError) as exc:
+        raise JobError(
+            f"The Spark job failed: {_cause(str(exc))}",
+            remedy=f"Spark's own messages are in {log} and in `toolkit logs worker`.",
+        ) from exc
+
+
+def _cause(text: str) -> str:
+    """Find what a Python worker raised in the text of a Spark error, else its first line."""
+    raised = re.findall(
+        r"^[ \t]*([A-Za-z_][\w.]*(?:Error|Exception|NotFound)): (.+)$", text, re.MULTILINE
+    )
+    workers_own = [f"{message}" for name, message in raised if name.startswith("toolkit.")]
+    if workers_own:
+        return workers_own[-1]
+    python = [f"{name}: {message}" for name, message in raised if "java" not in name]
+    return python[-1] if python else text.strip().partition("\n")[0]
+
+
+@contextmanager
+def watch_tasks(spark: SparkSession, on_tasks: Callable[[int, int], None]) -> Iterator[None]:
+    """Report (finished, all) tasks of the newest stage of the Spark jobs started inside.
+
+    The jobs are cancelled when the block ends with an exception, Ctrl-C included.
+    """
+    context = spark.sparkContext
+    group = f"toolkit-{threading.get_ident()}"
+    context.setJobGroup(group, group, interruptOnCancel=True)
+    done = threading.Event()
+    watcher = threading.Thread(
+        target=_poll_tasks, args=(context, group, on_tasks, done), daemon=True
+    )
+    watcher.start()
+    try:
+        yield
+    except BaseException:
+        context.cancelJobGroup(group)
+        raise
+    finally:
+        done.set()
+        watcher.join()
+        context.setLocalProperty("spark.jobGroup.id", None)  # type: ignore[arg-type]
+
+
+def _poll_tasks(
+    context: SparkContext,
+    group: str,
+    on_tasks: Callable[[int, int], None],
+    done: threading.Event,
+) -> None:
+    tracker = context.statusTracker()
+    while not done.wait(_POLL_SECONDS):
+        for job in tracker.getJobIdsForGroup(group):
+            info = tracker.getJobInfo(job)
+            if info is None or info.status != "RUNNING":
+                continue
+            stages = [tracker.getStageInfo(stage) for stage in sorted(info.stageIds)]
+            active = [stage for stage in stages if stage and stage.numActiveTasks]
+            if active:
+                on_tasks(active[-1].numCompletedTasks, active[-1].numTasks)
+
+
+def _configuration(profile: Profile, *, app: str, log: Path) -> SparkConf:
+    from pyspark import SparkConf
+
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log4j = log.with_suffix(".log4j2.properties")
+    log4j.write_text(_LOG4J.format(log=log), encoding="utf-8")
+    settings = {
+        "spark.master": profile.spark.master,
+        "spark.app.name": app,
+        "spark.driver.memory": profile.spark.driver_memory,
+        "spark.executor.memory": profile.spark.executor_memory,
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile=file:{log4j}",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.sql.parquet.compression.codec": "zstd",
+        "spark.sql.sources.commitProtocolClass": (
+            "org.apache.spark.internal.io.cloud.PathOutputCommitProtocol"
+        ),
+        "spark.sql.parquet.output.committer.class": (
+            "org.apache.spark.internal.io.cloud.BindingParquetOutputCommitter"
+        ),
+        "spark.hadoop.mapreduce.outputcommitter.factory.scheme.s3a": (
+            "org.apache.hadoop.fs.s3a.commit.S3ACommitterFactory"
+        ),
+        "spark.pyspark.python": sys.executable,
+        "spark.pyspark.driver.python": sys.executable,
+    }
+    if profile.spark.cores is not None:
+        settings["spark.cores.max"] = str(profile.spark.cores)
+    if profile.spark.jars is not None:
+        if not any(profile.spark.jars.glob("hadoop-aws-*.jar")):
+            raise RequestError(
+                f"{profile.spark.jars} does not hold the S3A jars.",
+                remedy="Fetch them with `bash localstack/bootstrap.sh setup`.",
+            )
+        settings["spark.driver.extraClassPath"] = f"{profile.spark.jars}/*"
+        settings["spark.executor.extraClassPath"] = f"{profile.spark.jars}/*"
+    if _is_local(profile.spark.master):
+        settings["spark.driver.host"] = "127.0.0.1"
+        settings["spark.driver.bindAddress"] = "127.0.0.1"
+    return SparkConf(loadDefaults=False).setAll(list(settings.items()))
+
+
+def _configure_hadoop(context: SparkContext, storage: Storage) -> None:
+    # PySpark has no public way that keeps the secret off spark-submit's command line.
+    hadoop = context._jsc.hadoopConfiguration()  # noqa: SLF001
+    for name, value in storage.hadoop_configuration().items():
+        hadoop.set(name, value)
+
+
+@contextmanager
+def _driver_environment(profile: Profile) -> Iterator[None]:
+    """Set up the environment that the driver's JVM inherits."""
+    local = {"PYSPARK_PYTHON": sys.executable}
+    if _is_local(profile.spark.master):
+        local["SPARK_LOCAL_IP"] = "127.0.0.1"
+    if profile.spark.java_home is not None:
+        local["JAVA_HOME"] = str(profile.spark.java_home)
+    before = {name: os.environ.get(name) for name in local}
+    os.environ.update(local)
+    try:
+        if profile.s3.is_aws:
+            yield
+        else:
+            with aws_variables_hidden():
+                yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _is_local(master: str) -> bool:
+    return master.startswith("local") or urlsplit(master).hostname in {"127.0.0.1", "localhost"}
+
+
+def _end_gateway() -> None:
+    """End the driver's JVM, so that the next session in this process starts afresh."""
+    from pyspark import SparkContext
+
+    # As pyspark.testing does: there is no public way.
+    gateway = SparkContext._gateway  # noqa: SLF001
+    SparkContext._gateway = None  # noqa: SLF001
+    SparkContext._jvm = None  # noqa: SLF001
+    if gateway is not None:
+        gateway.shutdown()
+        gateway.proc.stdin.close()  # the JVM ends when its standard input does
+        gateway.proc.wait(timeout=30)

@@ -1,0 +1,324 @@
+"""The object store of a profile: the one place that knows endpoints and credentials.
+
+Python reads and writes objects through obstore, Spark through S3A; both get the same settings from
+here, and neither looks at AWS variables of the environment unless the profile is Amazon S3.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from toolkit.errors import JobError, RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+    from pathlib import Path
+
+    from obstore.store import ClientConfig, S3Store
+
+    from toolkit.profiles import S3Settings
+
+__all__ = ["Location", "ObjectInfo", "ObjectNotFound", "Storage", "aws_variables_hidden"]
+
+# One object never takes longer than this, retries included; a stalled run says so instead.
+_CONNECT_TIMEOUT = "5s"
+_REQUEST_TIMEOUT = "60s"
+_RETRIES = 5
+# Below this, one PUT: its ETag is the MD5 of the content, which tells whether a file changed.
+_SINGLE_PUT_BYTES = 64 * 1024 * 1024
+_TRANSFERS_IN_FLIGHT = 16
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class ObjectNotFound(JobError):  # noqa: N818 -- named for what happened, as FileNotFoundError is not
+    """The object does not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A bucket and a key (or a prefix of keys) in it."""
+
+    bucket: str
+    key: str = ""
+
+    @classmethod
+    def parse(cls, uri: str) -> Location:
+        """Read ``s3://bucket/key`` or ``s3a://bucket/key``.
+
+        Raises
+        ------
+        RequestError
+            Another scheme, or no bucket.
+        """
+        scheme, separator, rest = uri.partition("://")
+        bucket, _, key = rest.partition("/")
+        if scheme not in {"s3", "s3a"} or not separator or not bucket:
+            raise RequestError(
+                f"{uri!r} is not the URI of an object store.",
+                remedy="Write it as s3://bucket/prefix or s3a://bucket/prefix.",
+            )
+        return cls(bucket, key.strip("/"))
+
+    @property
+    def uri(self) -> str:
+        """The location as Spark's S3A writes it."""
+        return f"s3a://{self.bucket}/{self.key}"
+
+    def __truediv__(self, name: str) -> Location:
+        return Location(self.bucket, f"{self.key}/{name}".strip("/"))
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One listed object: where it is, its size in bytes, its ETag without quotes, its date."""
+
+    location: Location
+    size: int
+    e_tag: str
+    modified: datetime
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The objects of a profile's store. Small, immutable and picklable: Spark tasks carry it."""
+
+    settings: S3Settings
+
+    def location(self, *parts: str) -> Location:
+        """Return a location in the profile's own bucket."""
+        return Location(self.settings.bucket, "/".join(parts))
+
+    def read(self, location: Location) -> bytes:
+        """Return the whole object.
+
+        Raises
+        ------
+        ObjectNotFound
+            It does not exist.
+        JobError
+            The store can't be reached or refuses.
+        """
+        import obstore
+
+        with _translated(location):
+            return bytes(obstore.get(self._store(location.bucket), location.key).bytes())
+
+    def write(self, location: Location, content: bytes) -> None:
+        """Write the whole object; readers see all of it or the one before."""
+        import obstore
+
+        with _translated(location):
+            obstore.put(
+                self._store(location.bucket),
+                location.key,
+                content,
+                use_multipart=len(content) > _SINGLE_PUT_BYTES,
+            )
+
+    def exists(self, location: Location) -> bool:
+        """Whether the object exists."""
+        import obstore
+
+        try:
+            with _translated(location):
+                obstore.head(self._store(location.bucket), location.key)
+        except ObjectNotFound:
+            return False
+        return True
+
+    def objects(self, location: Location) -> Iterator[ObjectInfo]:
+        """Yield the objects whose keys lie below the location, in order of their keys."""
+        import obstore
+
+        with _translated(location):
+            pages = obstore.list(self._store(location.bucket), prefix=location.key or None)
+            for page in pages:
+                for meta in page:
+                    yield ObjectInfo(
+                        location=Location(location.bucket, meta["path"]),
+                        size=meta["size"],
+                        e_tag=(meta["e_tag"] or "").strip('"'),
+                        modified=meta["last_modified"],
+                    )
+
+    def folders(self, location: Location) -> list[str]:
+        """Return the names directly below the location that other keys lie below."""
+        import obstore
+
+        with _translated(location):
+            listing = obstore.list_with_delimiter(
+                self._store(location.bucket), prefix=location.key or None
+            )
+        return sorted(
+            prefix.rstrip("/").rpartition("/")[2] for prefix in listing["common_prefixes"]
+        )
+
+    def upload(self, file: Path, location: Location) -> None:
+        """Copy a file into the store."""
+        import obstore
+
+        with _translated(location):
+            obstore.put(
+                self._store(location.bucket),
+                location.key,
+                file,
+                use_multipart=file.stat().st_size > _SINGLE_PUT_BYTES,
+            )
+
+    def upload_all(self, files: list[tuple[Path, Location]]) -> Iterator[Location]:
+        """Copy files into the store, several at a time; yield each location once it is there."""
+        with ThreadPoolExecutor(_TRANSFERS_IN_FLIGHT) as pool:
+            for location, _ in zip(
+                (location for _, location in files),
+                pool.map(lambda pair: self.upload(*pair), files),
+                strict=True,
+            ):
+                yield location
+
+    def download(self, location: Location, file: Path) -> None:
+        """Copy an object to a file; the file appears when it is complete."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f".{file.name}.{os.getpid()}.part")
+        try:
+            partial.write_bytes(self.read(location))
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def delete_all(self, location: Location) -> None:
+        """Delete every object below the location."""
+        import obstore
+
+        keys = [entry.location.key for entry in self.objects(location)]
+        with _translated(location):
+            obstore.delete(self._store(location.bucket), keys)
+
+    def hadoop_configuration(self) -> dict[str, str]:
+        """Return the ``fs.s3a.*`` settings that give Spark the same view of the store.
+
+        Set them on the running context's Hadoop configuration: as Spark configuration they would
+        stand on the command line of ``spark-submit``.
+        """
+        common = {
+            "fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",  # s3:// means the same here
+            "fs.s3a.endpoint.region": self.settings.region,
+            "fs.s3a.committer.name": "magic",
+            "fs.s3a.committer.magic.enabled": "true",
+            "fs.s3a.connection.establish.timeout": "15s",  # the least that S3A takes
+            "fs.s3a.attempts.maximum": str(_RETRIES),
+        }
+        if self.settings.is_aws:
+            return common | {
+                "fs.s3a.aws.credentials.provider": (
+                    "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider"
+                ),
+            }
+        key, secret = self.settings.credentials()
+        return common | {
+            "fs.s3a.endpoint": self.settings.endpoint,
+            "fs.s3a.path.style.access": "true",
+            "fs.s3a.connection.ssl.enabled": str(
+                self.settings.endpoint.startswith("https://")
+            ).lower(),
+            "fs.s3a.aws.credentials.provider": (
+                "org.apache.hadoop.fs.s3a.SimpleAWSCredentialsProvider"
+            ),
+            "fs.s3a.access.key": key,
+            "fs.s3a.secret.key": secret,
+        }
+
+    def _store(self, bucket: str) -> S3Store:
+        return _open_store(self, bucket)
+
+
+@contextmanager
+def aws_variables_hidden(*, proxies: bool = False) -> Iterator[None]:
+    """Hide AWS variables (and proxies) of the environment from what is created inside.
+
+    obstore and the AWS SDK in the JVM take settings from ``AWS_…`` variables even when they are
+    given explicitly: a session token, an endpoint, a certificate bundle. A local run must not see
+    them.
+    """
+    hidden = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("AWS_") or (proxies and name.lower().endswith("_proxy"))
+    }
+    for name in hidden:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+@lru_cache(maxsize=16)
+def _open_store(storage: Storage, bucket: str) -> S3Store:
+    from obstore.store import S3Store
+
+    settings = storage.settings
+    options: dict[str, Any] = {
+        "region": settings.region,
+        "retry_config": {"max_retries": _RETRIES},
+    }
+    client: ClientConfig = {
+        "connect_timeout": _CONNECT_TIMEOUT,
+        "timeout": _REQUEST_TIMEOUT,
+        "allow_http": True,  # the endpoint's own scheme decides; AWS is https by default
+    }
+    if settings.is_aws:
+        from obstore.auth.boto3 import Boto3CredentialProvider
+
+        return S3Store(
+            bucket,
+            credential_provider=Boto3CredentialProvider(),
+            client_options=client,
+            **options,
+        )
+    key, secret = settings.credentials()
+    is_loopback = (urlsplit(settings.endpoint).hostname or "") in _LOOPBACK
+    with aws_variables_hidden(proxies=is_loopback):
+        return S3Store(
+            bucket,
+            endpoint=settings.endpoint,
+            access_key_id=key,
+            secret_access_key=secret,
+            virtual_hosted_style_request=False,
+            client_options=client,
+            **options,
+        )
+
+
+@contextmanager
+def _translated(location: Location) -> Iterator[None]:
+    """Turn obstore's errors into the project's."""
+    from obstore import exceptions
+
+    try:
+        yield
+    except (FileNotFoundError, exceptions.NotFoundError) as exc:
+        raise ObjectNotFound(
+            f"{location.uri} does not exist.",
+            remedy="See what there is with `toolkit images list`.",
+        ) from exc
+    except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as exc:
+        raise JobError(
+            f"Access to {location.uri} is denied: {_first_line(exc)}",
+            remedy="Check the credentials and their policy: `toolkit profile show`.",
+        ) from exc
+    except exceptions.BaseError as exc:
+        raise JobError(
+            f"{location.uri} can't be reached: {_first_line(exc)}",
+            remedy="Check that the store runs: `toolkit status`.",
+        ) from exc
+
+
+def _first_line(exc: BaseException) -> str:
+    return str(exc).strip().partition("\n")[0]
