@@ -1,50 +1,52 @@
 # The commands of daily work; `just --list` shows them. Set up first: bash localstack/bootstrap.sh setup
 
+set positional-arguments
+
 bin := justfile_directory() / ".venv/bin"
 
 # start the local stack: MinIO and Spark
 up *args:
-    {{ bin }}/toolkit up {{ args }}
+    "{{ bin }}/toolkit" up "$@"
 
 # stop the local stack; data is kept
 down *args:
-    {{ bin }}/toolkit down {{ args }}
+    "{{ bin }}/toolkit" down "$@"
 
 # run the pipeline (default: on the sample images)
 run *args:
-    {{ bin }}/toolkit run {{ args }}
+    "{{ bin }}/toolkit" run "$@"
 
 # run the fast tests
 test *args:
-    {{ bin }}/pytest {{ args }}
+    "{{ bin }}/pytest" "$@"
 
 # run all tests, the slow ones too
 test-all *args:
-    {{ bin }}/pytest -m '' {{ args }}
+    "{{ bin }}/pytest" -m '' "$@"
 
 # look for mistakes in the code
 lint:
-    {{ bin }}/ruff check
-    {{ bin }}/ruff format --check
-    {{ bin }}/shellcheck localstack/*.sh .ci/run
-    {{ bin }}/lint-imports
+    "{{ bin }}/ruff" check
+    "{{ bin }}/ruff" format --check
+    "{{ bin }}/shellcheck" localstack/*.sh .ci/run
+    "{{ bin }}/lint-imports"
 
 # put the code into its format
 format:
-    {{ bin }}/ruff check --fix
-    {{ bin }}/ruff format
+    "{{ bin }}/ruff" check --fix
+    "{{ bin }}/ruff" format
 
 # check the types
 types:
-    {{ bin }}/mypy
+    "{{ bin }}/mypy"
 
 # resolve the dependencies anew: everything for `requirements-dev.lock`, less the tools for `requirements.lock`
 lock *args:
-    {{ bin }}/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
-        --extra local --group dev {{ args }} --output-file requirements-dev.lock pyproject.toml
-    {{ bin }}/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
-        --extra local --constraints requirements-dev.lock {{ args }} --output-file requirements.lock pyproject.toml
+    "{{ bin }}/uv" pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
+        --extra local --group dev "$@" --output-file requirements-dev.lock pyproject.toml
+    "{{ bin }}/uv" pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
+        --extra local --constraints requirements-dev.lock "$@" --output-file requirements.lock pyproject.toml
 
 # run a command on a fresh, bare Debian (needs root), for example: just clean-root bash localstack/bootstrap.sh run
 clean-root *command:
-    bash localstack/clean-root.sh {{ command }}
+    bash localstack/clean-root.sh "$@"

@@ -25,6 +25,7 @@ HELP
 
 checkout=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 venv=$checkout/.venv
+called_from=$PWD
 
 step_number=0
 step_count=6
@@ -34,6 +35,7 @@ outcome=''
 last_command=''
 remedy=''
 refused='' # set where the machine, not the step, is what must change
+scratch='' # a folder that goes when the script ends
 
 main() {
     local job=${1-}
@@ -54,7 +56,10 @@ main() {
     step "$(title_of_minio)" install_minio
 
     case $job in
-        run) hand_over "$venv/bin/toolkit" run "$@" ;;
+        run)
+            cd -- "$called_from" # where the user's relative paths hold
+            hand_over "$venv/bin/toolkit" run "$@"
+            ;;
         test) hand_over "$venv/bin/pytest" -m '' "$@" ;; # the empty -m undoes `not slow`
     esac
 }
@@ -62,6 +67,10 @@ main() {
 prepare() {
     # cloud-init starts programs without HOME.
     export HOME=${HOME:-$(getent passwd "$EUID" | cut -d: -f6)}
+    local name
+    for name in TOOLKIT_HOME TOOLKIT_CACHE; do
+        [[ -z ${!name-} ]] || export "$name=$(realpath -m -- "${!name}")"
+    done
     cache=${TOOLKIT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/fruits-toolkit}
     log=${TOOLKIT_HOME:-${XDG_STATE_HOME:-$HOME/.local/state}/fruits-toolkit}/logs/bootstrap.log
     mkdir -p "$cache" "${log%/*}"
@@ -96,20 +105,19 @@ system_certificates=/etc/ssl/certs/ca-certificates.crt
 os_release=/etc/os-release
 
 install_system_packages() {
-    local packages=()
+    local packages=() java
     [[ -s $system_certificates ]] || packages+=(ca-certificates)
     find_host_python >/dev/null || packages+=(python3 python3-venv)
-    find_java >/dev/null || packages+=("$(java_package)")
+    java=$(find_java) || packages+=("$(java_package)")
 
     if ((${#packages[@]} == 0)); then
         outcome='all there'
     else
         apt_install "${packages[@]}"
+        remedy='Install Java 17 or 21, name its folder in JAVA_HOME, and call this again.'
+        last_command='looking for a Java from 17 to 23'
+        java=$(find_java)
     fi
-    remedy='Set JAVA_HOME to a Java 17 or 21.'
-    last_command='looking for Java 17 to 23'
-    local java
-    java=$(find_java)
     # Spark takes the Java of JAVA_HOME, or the first in PATH: name the one found if it differs.
     if [[ -n ${JAVA_HOME-} || $java != "$(command -v java)" ]]; then
         export JAVA_HOME=${java%/bin/java}
@@ -189,7 +197,6 @@ install_uv() {
         return
     fi
     remedy='Check that the Python package index can be reached (pip config list), and call this again.'
-    local scratch
     mkdir -p "${uv%/*}"
     scratch=$(mktemp -d "${uv%/*}/new.XXXXXX")
     attempt "$(find_host_python)" -m venv "$scratch/venv"
@@ -198,7 +205,6 @@ install_uv() {
     attempt "$scratch/venv/bin/python" -m pip install --require-hashes --requirement "$scratch/uv.lock"
     # uv is one self-contained file; moved into place only when complete.
     mv "$scratch/venv/bin/uv" "$uv"
-    rm -rf "$scratch"
 }
 
 # --- 3: the environment's Python -----------------------------------------------------------------
@@ -252,13 +258,13 @@ stamp_of_packages() {
 # --- 5 and 6: what the local stack needs ---------------------------------------------------------
 
 install_jars() {
-    outcome='there'
+    outcome='ready'
     remedy='Do what the lines above say, and call this again.'
     attempt "$venv/bin/python" -m localstack.install jars
 }
 
 install_minio() {
-    outcome='there'
+    outcome='ready'
     remedy='Do what the lines above say, and call this again: the build goes on where it stopped.'
     attempt "$venv/bin/python" -m localstack.install minio
 }
@@ -298,11 +304,11 @@ time_since() {
 attempt() {
     printf -v last_command '%q ' "$@"
     echo "+ $last_command"
-    "$@"
+    "$@" 3>&-
 }
 
 hand_over() {
-    trap - EXIT
+    finish # exec runs no traps
     step_number=$((step_number + 1))
     printf '[%d/%d] %s\n' "$step_number" "$step_count" "${*/#"$checkout/"/}" >&2
     exec "$@" 3>&-
@@ -310,6 +316,7 @@ hand_over() {
 
 finish() {
     local status=$?
+    [[ -z $scratch ]] || rm -rf "$scratch"
     [[ -n $step_title ]] || return 0
     if ((status == 130 || status == 143)); then
         printf 'stopped.\nCall the same command again to go on from here.\n' >&3

@@ -8,12 +8,14 @@ set -euo pipefail
 
 usage() {
     cat <<'HELP'
-Usage: bash localstack/clean-root.sh [--suite SUITE] [--] COMMAND [ARGUMENTS]
+Usage: bash localstack/clean-root.sh [--suite SUITE] [--mirror URL] [--] COMMAND [ARGUMENTS]
 
 Runs COMMAND as root, with an empty HOME, in a copy of this checkout's files (committed or not,
 without those that git ignores). Needs root, debootstrap and git.
 
-  --suite SUITE   bookworm (default), trixie, noble, or another one that debootstrap knows
+  --suite SUITE   bookworm (default), trixie, noble, or another release of Debian or Ubuntu
+  --mirror URL    where its packages are (default: debootstrap's; a Debian that lacks Ubuntu's
+                  archive keys needs it for Ubuntu, and takes the packages unverified)
 
 Example: bash localstack/clean-root.sh bash localstack/bootstrap.sh run
 HELP
@@ -21,11 +23,14 @@ HELP
 
 checkout=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 suite=bookworm
+mirror=''
+machine='' # process id of the fresh machine
 
 main() {
     while (($#)); do
         case $1 in
             --suite) suite=${2:?"--suite needs a value, such as bookworm"} && shift 2 ;;
+            --mirror) mirror=${2:?"--mirror needs a value"} && shift 2 ;;
             -h | --help) usage && exit 0 ;;
             --) shift && break ;;
             -*) usage >&2 && exit 2 ;;
@@ -35,21 +40,38 @@ main() {
     (($#)) || { usage >&2 && exit 2; }
     check_requirements
 
-    local base
-    base=${TOOLKIT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/fruits-toolkit}/clean-root/$suite
+    local systems=${TOOLKIT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/fruits-toolkit}/clean-root
+    local base=$systems/$suite
+    mkdir -p "$systems"
+    work=$(mktemp -d "$systems/run.XXXXXX")
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    trap end_machine EXIT
     [[ -d $base ]] || install_system "$base"
 
-    # Not under /tmp by default: an overlay's upper folder must not be an overlay or a tmpfs itself.
-    work=$(mktemp -d "${base%/*}/run.XXXXXX")
-    trap 'rm -rf "$work"' EXIT
     mkdir "$work/changes" "$work/overlay" "$work/root"
     copy_checkout "$work/changes/opt/fruits-toolkit"
     copy_network_settings "$work/changes"
 
     export -f enter
-    # --kill-child: no process of the fresh machine outlives this script.
+    # In the background, as unshare heeds no signals while it waits; we do.
     unshare --mount --uts --ipc --pid --fork --kill-child \
-        bash -euc 'enter "$@"' enter "$base" "$work" "$@"
+        bash -euc 'enter "$@"' enter "$base" "$work" "$@" <&0 &
+    machine=$!
+    local status=0
+    wait "$machine" || status=$?
+    machine=''
+    return "$status"
+}
+
+end_machine() {
+    if [[ -n $machine ]]; then
+        # --kill-child: its first process dies with it, and with that one all others.
+        kill -KILL "$machine"
+        wait "$machine" 2>/dev/null || true
+    fi
+    # The last processes may still be writing while they die.
+    rm -rf "$work" 2>/dev/null || { sleep 1 && rm -rf "$work"; }
 }
 
 check_requirements() {
@@ -64,17 +86,20 @@ check_requirements() {
 
 install_system() {
     echo "Installing $suite with debootstrap (about a minute, once) …" >&2
-    mkdir -p "${1%/*}"
-    local new
-    new=$(mktemp -d "$1.XXXXXX")
-    if ! debootstrap --variant=minbase "$suite" "$new" >"$1.log" 2>&1; then
+    local scripts=/usr/share/debootstrap/scripts options=(--variant=minbase) script
+    # A debootstrap older than the Ubuntu does not know it; since gutsy all are installed alike.
+    script=$scripts/$suite
+    [[ -e $script ]] || script=$scripts/gutsy
+    # Ubuntu keeps Java and Python's venv in universe, which its own installers turn on.
+    [[ $(realpath "$script") != */gutsy ]] || options+=("--components=main,universe")
+    # In a mount namespace, so that no /proc stays mounted in an unfinished system.
+    if ! unshare --mount \
+        debootstrap "${options[@]}" "$suite" "$work/system" "$mirror" "$script" >"$1.log" 2>&1; then
         tail -n 5 "$1.log" >&2
-        rm -rf "$new"
         echo "debootstrap failed; its log is $1.log" >&2
         exit 1
     fi
-    chmod 755 "$new"
-    mv "$new" "$1"
+    mv "$work/system" "$1"
 }
 
 copy_checkout() {
@@ -93,11 +118,13 @@ copy_network_settings() {
     mkdir -p "$1/etc" "$1/usr/local/share/ca-certificates"
     cp -L /etc/resolv.conf /etc/hosts "$1/etc/"
     # Taken in by the ca-certificates package when bootstrap.sh installs it.
-    find /usr/local/share/ca-certificates -name '*.crt' \
-        -exec cp -t "$1/usr/local/share/ca-certificates" {} +
+    if [[ -d /usr/local/share/ca-certificates ]]; then
+        find /usr/local/share/ca-certificates -name '*.crt' \
+            -exec cp -t "$1/usr/local/share/ca-certificates" {} +
+    fi
 }
 
-# In the new namespaces: mount the fresh machine and become its first process.
+# In the new namespaces, as their first process: mount the fresh machine and run the command in it.
 enter() {
     local base=$1 work=$2
     shift 2
@@ -108,7 +135,8 @@ enter() {
     mount --rbind --make-private /sys "$root/sys"
     mount --rbind --make-private /dev "$root/dev"
     mount -t tmpfs tmpfs "$root/dev/shm"
-    exec env --ignore-environment --chdir="$root" \
+    # A shell starts its background processes with these signals ignored.
+    env --default-signal=INT,QUIT --ignore-environment --chdir="$root" \
         PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
         HOME=/root TERM="${TERM:-dumb}" LANG=C.UTF-8 \
         ${http_proxy+http_proxy="$http_proxy"} ${https_proxy+https_proxy="$https_proxy"} \

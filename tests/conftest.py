@@ -15,6 +15,7 @@ import pytest
 from pydantic import SecretStr
 
 import localstack
+from toolkit.pipeline import RunRequest, run
 from toolkit.profiles import Profile, S3Settings, SparkSettings, load_profile
 from toolkit.session import spark_session
 from toolkit.storage import Storage
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from localstack import StackSettings, StackState
+    from toolkit.runs import RunRecord
 
 # What a developer who also works with AWS may have set: none of it may touch the stack.
 HOSTILE_AWS = {
@@ -105,6 +107,46 @@ def spark(profile: Profile, tmp_path_factory: pytest.TempPathFactory) -> Iterato
                 environment.setenv(name, value)
             session = exits.enter_context(spark_session(profile, app="tests", log=log))
         yield session
+
+
+@pytest.fixture(scope="session")
+def bad_files() -> dict[str, bytes]:
+    """Return names and contents of files that are no readable images."""
+    return {
+        "truncated.jpg": b"\xff\xd8\xff\xe0\x00\x10JFIF\x00",
+        "zero bytes.jpg": b"",
+        "text.jpg": b"Hello",
+    }
+
+
+@pytest.fixture(scope="session")
+def mixed_folder(
+    tmp_path_factory: pytest.TempPathFactory,
+    sample_files: list[Path],
+    bad_files: dict[str, bytes],
+) -> Path:
+    """Return a folder of two dozen sample images of six classes, and three bad files."""
+    root = tmp_path_factory.mktemp("images") / "mixed fruits"
+    for file in sample_files:
+        target = root / file.parent.name / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.read_bytes())
+    (root / "Bad").mkdir()
+    for name, content in bad_files.items():
+        (root / "Bad" / name).write_bytes(content)
+    return root
+
+
+@pytest.fixture(scope="session")
+def record(
+    spark: SparkSession,
+    profile: Profile,
+    mixed_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> RunRecord:
+    """Return the record of one run that several tests look at."""
+    log = tmp_path_factory.mktemp("log") / "driver.log"
+    return run(RunRequest(images=str(mixed_folder)), profile, log=log, spark=spark)
 
 
 @pytest.fixture

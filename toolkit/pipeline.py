@@ -11,10 +11,12 @@ import platform
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import platformdirs
+import pyarrow.parquet as pq
 
 from toolkit import report
 from toolkit.errors import JobError, ToolkitError
@@ -51,6 +53,8 @@ __all__ = ["RunRequest", "cache_folder", "run"]
 _WAVE_IMAGES = 8_192
 _REASONS_SHOWN = 3
 _PICTURED_IMAGES = 2_000
+# Each costs a request; an older run than that is not missed.
+_RUNS_CONSIDERED = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +151,7 @@ def run(
         with stages("result", "Result"):
             projected = pca.project(features).drop("features")
             projected.write.mode("overwrite").parquet(result.uri)
-            sample = _sample(session, result)
+            sample = _sample(storage, result)
         record = replace(
             record,
             status="done",
@@ -299,7 +303,7 @@ def _fingerprint(request: RunRequest, listing: ImageListing, model: PreparedMode
 
 
 def _unfinished(storage: Storage, fingerprint: str) -> RunRecord | None:
-    for record in all_runs(storage):
+    for record in islice(all_runs(storage), _RUNS_CONSIDERED):
         if record.fingerprint == fingerprint:
             running = record.status == "running" and record.owner.may_be_alive()
             return None if record.status == "done" or running else record
@@ -398,10 +402,14 @@ def _reconcile(spark: SparkSession, listed: int, folder: RunFolder) -> Counts:
     JobError
         An image is missing or there twice, or none could be read.
     """
-    features = spark.read.parquet(folder.file("features").uri).select("origin")
     quarantine = spark.read.parquet(folder.file("quarantine").uri)
-    counts = Counts(listed, features.count(), quarantine.count())
-    distinct = features.union(quarantine.select("origin")).distinct().count()
+    features = spark.read.parquet(folder.file("features").uri)
+    written = features.selectExpr("origin", "1 AS featurized").union(
+        quarantine.selectExpr("origin", "0 AS featurized")
+    )
+    row = written.selectExpr("count(*)", "sum(featurized)", "count(DISTINCT origin)").first()
+    rows, featurized, distinct = (value or 0 for value in row or (0, 0, 0))
+    counts = Counts(listed, featurized, rows - featurized)
     if not listed == counts.featurized + counts.quarantined == distinct:
         raise JobError(
             f"{listed} images were listed, but {counts.featurized} were featurized and "
@@ -424,12 +432,16 @@ def _npz(pca: PCAModel) -> bytes:
     return file.getvalue()
 
 
-def _sample(spark: SparkSession, result: Location) -> list[tuple[str, float, float]]:
-    """Return label and first two components of some images, for the report's picture."""
-    rows = spark.read.parquet(result.uri).selectExpr(
-        "label", "pca[0] AS x", "coalesce(get(pca, 1), 0) AS y"
-    )
-    return [(row.label, row.x, row.y) for row in rows.limit(_PICTURED_IMAGES).collect()]
+def _sample(storage: Storage, result: Location) -> list[tuple[str, float, float]]:
+    """Return label and first two components of some images of every part of the result."""
+    parts = [part for part in storage.objects(result) if part.location.key.endswith(".parquet")]
+    share = -(-_PICTURED_IMAGES // max(1, len(parts)))
+    sample: list[tuple[str, float, float]] = []
+    for part in parts[:_PICTURED_IMAGES]:
+        table = pq.read_table(io.BytesIO(storage.read(part.location)), columns=["label", "pca"])
+        rows = table.slice(length=share).to_pylist()
+        sample += [(row["label"], row["pca"][0], (*row["pca"], 0.0)[1]) for row in rows]
+    return sample
 
 
 def _versions() -> dict[str, str]:

@@ -16,7 +16,17 @@ from toolkit.storage import Location, ObjectNotFound, Storage
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["RUNS", "Counts", "Owner", "RunFolder", "RunRecord", "all_runs", "find_run"]
+__all__ = [
+    "RUNS",
+    "Counts",
+    "Owner",
+    "RunFolder",
+    "RunRecord",
+    "all_runs",
+    "find_run",
+    "new_run_id",
+    "now",
+]
 
 RUNS = "runs"
 

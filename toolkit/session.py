@@ -26,6 +26,10 @@ __all__ = ["slots", "spark_errors", "spark_session", "watch_tasks"]
 
 _POLL_SECONDS = 0.25
 
+# The JVMs of a run plan, pass messages and write Parquet; the work is in Python and OpenVINO. The
+# light compiler and the simple collector leave the cores to them.
+_LIGHT_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+
 # Quiet on the terminal: the log file has it all. Python's own errors reach the user through the
 # exception, so the JVM's copy of them is not needed.
 _LOG4J = """\
@@ -169,7 +173,8 @@ def _configuration(profile: Profile, *, app: str, log: Path) -> SparkConf:
         "spark.app.name": app,
         "spark.driver.memory": profile.spark.driver_memory,
         "spark.executor.memory": profile.spark.executor_memory,
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile=file:{log4j}",
+        "spark.driver.extraJavaOptions": f"{_LIGHT_JVM} -Dlog4j2.configurationFile=file:{log4j}",
+        "spark.executor.extraJavaOptions": _LIGHT_JVM,
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.sql.parquet.compression.codec": "zstd",

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from toolkit.pipeline import cache_folder
 
 HEAVY = ("tensorflow", "openvino", "pyspark", "pandas", "numpy", "pyarrow", "pydantic", "boto3")
 
@@ -25,9 +28,9 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stderr.strip() == "[]"
 
 
-def test_run_prints_its_record_as_json_and_others_can_look_at_it(toolkit, sample_files) -> None:
-    folder = sample_files[0].parents[1]
-    done = toolkit("run", str(folder), "--limit", "24", "--json")
+@pytest.mark.slow
+def test_run_prints_its_record_as_json(toolkit, sample_files) -> None:
+    done = toolkit("run", str(sample_files[0].parents[1]), "--limit", "24", "--json")
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     assert record["status"] == "done"
@@ -36,13 +39,39 @@ def test_run_prints_its_record_as_json_and_others_can_look_at_it(toolkit, sample
     assert record["explained_variance"] >= 0.95
     assert "WARN" not in done.stderr
 
-    runs = json.loads(toolkit("runs", "--json").stdout)
-    assert record["run_id"] in [run["run_id"] for run in runs]
-    comparison = toolkit("compare", record["run_id"], record["run_id"], "--json")
-    assert comparison.returncode == 0
-    assert json.loads(comparison.stdout)["least_cosine"] == pytest.approx(1)
-    page = toolkit("report", record["run_id"])
-    assert page.stdout.strip().endswith(f"{record['run_id']}.html")
+
+@pytest.mark.slow
+def test_run_of_resnet50_with_random_weights_is_marked_so(toolkit, sample_files) -> None:
+    folder = str(sample_files[0].parents[1])
+    done = toolkit("run", folder, "--limit", "12", "--model", "resnet50", "--weights", "random:0")
+    assert done.returncode == 0, done.stderr
+    assert "ResNet50" in done.stdout
+    assert "RANDOM WEIGHTS" in done.stdout
+    newest = json.loads(toolkit("runs", "--json").stdout)[0]
+    assert (newest["random_weights"], newest["dimensions"]) == (True, 2048)
+
+
+def test_runs_lists_the_newest_first(toolkit, record) -> None:
+    done = toolkit("runs", "--json")
+    ids = [run["run_id"] for run in json.loads(done.stdout)]
+    assert record.run_id in ids
+    assert ids == sorted(ids, reverse=True)
+    assert record.run_id in toolkit("runs").stdout
+
+
+def test_compare_says_that_a_run_agrees_with_itself(toolkit, record) -> None:
+    done = toolkit("compare", record.run_id, record.run_id, "--json")
+    assert done.returncode == 0
+    comparison = json.loads(done.stdout)
+    assert comparison["shared"] == record.counts.featurized
+    assert comparison["least_cosine"] == pytest.approx(1)
+
+
+def test_report_fetches_the_page(toolkit, record, tmp_path) -> None:
+    done = toolkit("report", record.run_id, XDG_CACHE_HOME=str(tmp_path))
+    page = Path(done.stdout.strip())
+    assert page.is_relative_to(tmp_path)
+    assert record.run_id in page.read_text(encoding="utf-8")
 
 
 def test_status_shows_a_living_worker(toolkit) -> None:
@@ -89,6 +118,7 @@ def test_debug_shows_the_traceback(toolkit) -> None:
     assert "Traceback" in toolkit("--debug", "run", "/no/such/folder").stderr
 
 
+@pytest.mark.slow
 def test_unreadable_images_exit_with_1_and_say_why(toolkit, tmp_path) -> None:
     (tmp_path / "Bad").mkdir()
     (tmp_path / "Bad" / "text.jpg").write_text("Hello")
@@ -98,6 +128,7 @@ def test_unreadable_images_exit_with_1_and_say_why(toolkit, tmp_path) -> None:
 
 
 def test_missing_weights_name_every_way_out(toolkit, sample_files, tmp_path) -> None:
+    (tmp_path / "jars").symlink_to(cache_folder() / "jars")  # only the weights are missing
     done = toolkit(
         "run",
         str(sample_files[0].parent),

@@ -63,7 +63,10 @@ def projected(model: PCAModel, features: DataFrame) -> np.ndarray:
     return np.array(table.column("pca").to_pylist())
 
 
-@pytest.mark.parametrize("partitions", [1, 3, 7])
+@pytest.mark.parametrize(
+    "partitions",
+    [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(7, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_agrees_with_scikit_learn(
     spark: SparkSession, shape: tuple[int, int], partitions: int
@@ -86,6 +89,7 @@ def test_agrees_with_scikit_learn(
         assert_allclose(projected(model, features), expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_agrees_with_spark_ml(spark: SparkSession, shape: tuple[int, int]) -> None:
     from pyspark.ml.feature import PCA as SparkPCA  # noqa: N811 - to tell it from scikit-learn's
@@ -151,6 +155,7 @@ def test_blocks_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> No
     assert_allclose(blocks.mean, vectors.astype(np.float64).mean(axis=0), rtol=1e-14)
 
 
+@pytest.mark.slow
 def test_tree_of_tasks_adds_up_to_the_same(
     spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,21 +173,23 @@ def test_tree_of_tasks_adds_up_to_the_same(
         pca._total_scatter(frame(spark, bad), input_col="features", tasks=7)
 
 
-def test_makes_no_more_states_than_spark_runs_tasks(spark: SparkSession) -> None:
-    features = frame(spark, split(vectors_of(60, 5), 30))
+def test_makes_no_more_states_than_spark_runs_tasks(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tasks = spark.sparkContext.defaultParallelism
-    assert tasks < 30
-    seen = []
+    parts = 3 * tasks
+    features = frame(spark, split(vectors_of(2 * parts, 5), parts))
+    states = []
     merge_rows = pca._merge_rows
 
     def count(table):
-        seen.append(table.num_rows)
+        states.append(table.num_rows)
         return merge_rows(table)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pca, "_merge_rows", count)
-        fit_pca(features)
-    assert seen == [min(tasks, pca._FAN_IN)]
+    monkeypatch.setattr(pca, "_merge_rows", count)
+    monkeypatch.setattr(pca, "_FAN_IN", tasks)  # no tree: all come to the driver
+    fit_pca(features)
+    assert states == [tasks]
 
 
 def test_second_run_gives_the_same_numbers(spark: SparkSession) -> None:
@@ -231,6 +238,19 @@ def test_all_of_the_variance_needs_no_more_than_the_rank() -> None:
     model = fit_here(vectors_of(6, 30), components=1.0)
     assert len(model.components) == 5
     assert_allclose(model.explained_variance_ratio.sum(), 1, rtol=1e-12)
+
+
+def test_variances_below_the_resolution_are_not_kept() -> None:
+    scales = np.diag(np.sqrt([1, 9e-13, 9e-13]))
+    assert len(fit_here(np.concatenate([scales, -scales]), components=1.0).components) == 1
+
+
+def test_rank_is_below_the_number_of_vectors_whatever_the_rounding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pca, "_RESOLUTION", 0.0)
+    with pytest.raises(RequestError, match=r"^6 components .* 5 directions"):
+        fit_here(vectors_of(6, 30), components=6)
 
 
 def test_more_components_than_the_rank_is_an_error_that_names_both(spark: SparkSession) -> None:

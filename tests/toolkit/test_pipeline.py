@@ -15,35 +15,12 @@ import pytest
 
 from toolkit.errors import JobError, RequestError
 from toolkit.pca import PCAModel
-from toolkit.pipeline import RunRequest, run
-from toolkit.runs import Owner, RunFolder, RunRecord, all_runs, find_run
+from toolkit.pipeline import RunRequest, _unfinished, run
+from toolkit.runs import RunFolder, RunRecord, all_runs, find_run, new_run_id
 from toolkit.storage import Location
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from toolkit.storage import Storage
-
-SAMPLES = "sample_images"
-BAD_FILES = {
-    "truncated.jpg": b"\xff\xd8\xff\xe0\x00\x10JFIF\x00",
-    "zero bytes.jpg": b"",
-    "text.jpg": b"Hello",
-}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, sample_files: list[Path]) -> Path:
-    """Return a folder of two dozen sample images of six classes, and three bad files."""
-    root = tmp_path_factory.mktemp("images") / "mixed fruits"
-    for file in sample_files:
-        target = root / file.parent.name / file.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(file.read_bytes())
-    for name, content in BAD_FILES.items():
-        (root / "Bad" / name).parent.mkdir(exist_ok=True)
-        (root / "Bad" / name).write_bytes(content)
-    return root
 
 
 @pytest.fixture
@@ -57,13 +34,6 @@ def launch(spark, profile, tmp_path):
     return call
 
 
-@pytest.fixture(scope="module")
-def record(spark, profile, folder, tmp_path_factory) -> RunRecord:
-    """Return the record of one run that several tests look at."""
-    log = tmp_path_factory.mktemp("log") / "driver.log"
-    return run(RunRequest(images=str(folder)), profile, log=log, spark=spark)
-
-
 def read_parquet(storage: Storage, uri: str) -> pd.DataFrame:
     """Read a dataset with pandas alone, as somebody without this package does."""
     parts = [
@@ -74,17 +44,19 @@ def read_parquet(storage: Storage, uri: str) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def test_every_listed_image_ends_in_exactly_one_place(record, storage, folder) -> None:
+def test_every_listed_image_ends_in_exactly_one_place(
+    record, storage, mixed_folder, bad_files
+) -> None:
     result = read_parquet(storage, record.uris["result"])
     quarantine = read_parquet(storage, record.uris["quarantine"])
 
     assert record.status == "done"
-    assert record.counts.listed == len(list(folder.rglob("*.jpg"))) == 27
+    assert record.counts.listed == len(list(mixed_folder.rglob("*.jpg"))) == 27
     assert record.counts.featurized == len(result) == 24
     assert record.counts.quarantined == len(quarantine) == 3
     assert set(result["origin"]).isdisjoint(quarantine["origin"])
     reasons = {row.origin.rpartition("/")[2]: row.reason for row in quarantine.itertuples()}
-    assert set(reasons) == set(BAD_FILES)
+    assert set(reasons) == set(bad_files)
     assert all(reasons.values())
 
 
@@ -120,26 +92,16 @@ def test_components_explain_95_percent_and_one_less_does_not(record, storage) ->
     assert pca.components.shape == (record.components, 1280)
 
 
-def test_duckdb_reads_the_result_over_s3(record, storage) -> None:
-    key, secret = storage.settings.credentials()
-    host = storage.settings.endpoint.removeprefix("http://")
-    uri = record.uris["result"].replace("s3a://", "s3://")
+def test_duckdb_reads_the_result_without_this_package(record, storage, tmp_path) -> None:
+    for entry in storage.objects(Location.parse(record.uris["result"])):
+        if entry.location.key.endswith(".parquet"):
+            storage.download(entry.location, tmp_path / entry.location.key.rpartition("/")[2])
     with duckdb.connect() as database:
-        try:
-            database.execute("LOAD httpfs")
-        except duckdb.Error:  # DuckDB downloads that extension, and there may be no way to
-            for entry in storage.objects(Location.parse(record.uris["result"])):
-                if entry.location.key.endswith(".parquet"):
-                    table = pq.read_table(io.BytesIO(storage.read(entry.location)))  # noqa: F841
-                    rows = database.execute("SELECT count(*), min(len(pca)) FROM table").fetchall()
-                    assert rows[0][1] == record.components
-            return
-        database.execute(
-            f"CREATE SECRET (TYPE s3, KEY_ID '{key}', SECRET '{secret}', "
-            f"ENDPOINT '{host}', URL_STYLE 'path', USE_SSL false)"
+        query = (
+            f"SELECT count(*), count(DISTINCT origin), min(len(pca)) FROM '{tmp_path}/*.parquet'"
         )
-        count = database.execute(f"SELECT count(*) FROM '{uri}/*.parquet'").fetchone()
-        assert count == (record.counts.featurized,)
+        rows = database.execute(query).fetchall()
+    assert rows == [(24, 24, record.components)]
 
 
 def test_output_is_committed_by_the_magic_committer(record, storage) -> None:
@@ -160,65 +122,74 @@ def test_record_and_report_are_in_the_run_folder(record, storage) -> None:
     assert find_run(storage, record.run_id[:-2]).run_id == record.run_id
 
 
-def test_second_run_gives_the_same_numbers(record, launch, folder, storage) -> None:
-    again = launch(folder)
+def test_second_run_on_the_bucket_gives_the_same_numbers_elsewhere(record, launch, storage) -> None:
+    target = storage.location("elsewhere", "result")
+
+    again = launch(record.images, output=target.uri)
+
     assert again.run_id != record.run_id
+    assert (again.images, again.counts) == (record.images, record.counts)
+    assert again.uris["result"] == target.uri
     first = read_parquet(storage, record.uris["result"]).set_index("origin")
-    second = read_parquet(storage, again.uris["result"]).set_index("origin")
+    second = read_parquet(storage, target.uri).set_index("origin")
+    assert len(first) == len(second)
     for origin, row in first.iterrows():
         np.testing.assert_allclose(row["pca"], second.loc[origin, "pca"], rtol=1e-4, atol=1e-4)
 
 
-def test_failed_run_is_continued_without_featurizing_again(launch, folder, storage) -> None:
+def test_failed_run_is_continued_without_featurizing_again(launch, mixed_folder, storage) -> None:
     with pytest.raises(RequestError, match="500"):
-        launch(folder, components=500, limit=20)
+        launch(mixed_folder, components=500, limit=20)
     failed = next(all_runs(storage))
     assert failed.status == "failed"
     assert "500" in failed.error
 
-    continued = launch(folder, limit=20)
+    continued = launch(mixed_folder, limit=20)
 
     assert continued.run_id == failed.run_id
     assert continued.counts.listed == 20
     assert continued.images_per_second is None  # nothing was left to do
-    fresh = launch(folder, limit=20, fresh=True)
-    assert fresh.run_id != failed.run_id
 
 
-def test_running_run_of_a_living_process_is_not_taken_over(launch, folder, storage) -> None:
-    done = launch(folder, limit=9)
-    running = replace(done, status="running", finished_at=None)
-    RunFolder(storage, running.run_id).save(running)
-    assert launch(folder, limit=9).run_id != running.run_id
-
-    dead = replace(running, run_id=running.run_id, owner=Owner(running.owner.host, 1 << 30, 1.0))
-    for record in all_runs(storage):
-        if record.fingerprint == dead.fingerprint and record.run_id != dead.run_id:
-            storage.delete_all(RunFolder(storage, record.run_id).location)
-    RunFolder(storage, dead.run_id).save(dead)
-    assert launch(folder, limit=9).run_id == dead.run_id
+@pytest.fixture
+def begun(record, storage) -> RunRecord:
+    """Return a run of another request that its process has begun and not finished."""
+    begun = replace(record, run_id=new_run_id(), status="running", fingerprint="of this test")
+    RunFolder(storage, begun.run_id).save(begun)
+    yield begun
+    storage.delete_all(RunFolder(storage, begun.run_id).location)
 
 
-def test_folder_without_one_readable_image_fails_and_says_why(launch, tmp_path, storage) -> None:
+def test_running_run_of_a_living_process_is_not_taken_over(begun, storage) -> None:
+    assert _unfinished(storage, "of this test") is None
+
+
+def test_running_run_on_another_host_is_not_taken_over(begun, storage) -> None:
+    elsewhere = replace(begun, owner=replace(begun.owner, host="elsewhere", pid=1))
+    RunFolder(storage, begun.run_id).save(elsewhere)
+    assert _unfinished(storage, "of this test") is None
+
+
+def test_run_whose_process_died_is_continued(begun, storage) -> None:
+    another_process = replace(begun, owner=replace(begun.owner, started=1.0))
+    RunFolder(storage, begun.run_id).save(another_process)
+    assert _unfinished(storage, "of this test") == another_process
+    assert _unfinished(storage, "of another request") is None
+
+
+def test_finished_run_is_not_continued(begun, storage) -> None:
+    RunFolder(storage, begun.run_id).save(replace(begun, status="done"))
+    assert _unfinished(storage, "of this test") is None
+
+
+def test_folder_without_one_readable_image_fails_and_says_why(
+    launch, bad_files, tmp_path, storage
+) -> None:
     root = tmp_path / "unreadable"
     (root / "Bad").mkdir(parents=True)
-    for name, content in BAD_FILES.items():
+    for name, content in bad_files.items():
         (root / "Bad" / name).write_bytes(content)
     with pytest.raises(JobError, match="None of the 3 images") as failed:
         launch(root)
     assert "empty" in failed.value.message
     assert next(all_runs(storage)).status == "failed"
-
-
-def test_output_moves_the_result(launch, folder, storage) -> None:
-    target = storage.location("elsewhere", "result")
-    record = launch(folder, limit=10, output=target.uri)
-    assert record.uris["result"] == target.uri
-    assert len(read_parquet(storage, target.uri)) == record.counts.featurized
-
-
-def test_bucket_uri_is_read_as_it_is(record, launch) -> None:
-    again = launch(record.images, components=3)
-    assert again.images == record.images
-    assert again.components == 3
-    assert again.counts == record.counts

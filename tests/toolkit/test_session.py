@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import psutil
 import pytest
 
@@ -9,25 +11,34 @@ from toolkit.errors import JobError, RequestError
 from toolkit.session import _cause, spark_errors, spark_session, watch_tasks
 
 
-def test_secret_is_on_no_command_line_and_on_no_page(spark, storage) -> None:
-    _, secret = storage.settings.credentials()
+def driver_processes() -> list[psutil.Process]:
+    """Return the JVMs that sessions of this process started."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if "org.apache.spark.deploy.SparkSubmit" in process.cmdline():
+                found.append(process)
+    return found
+
+
+def command_lines() -> list[str]:
     lines = []
     for process in psutil.process_iter():
-        try:
+        with suppress(psutil.Error):
             lines.append(" ".join(process.cmdline()))
-        except psutil.Error:
-            continue
+    return lines
+
+
+def test_secret_is_on_no_command_line_and_on_no_page(spark, storage) -> None:
+    _, secret = storage.settings.credentials()
+    lines = command_lines()
     assert any("SparkSubmit" in line for line in lines)
     assert not [line for line in lines if secret in line]
     assert secret not in str(spark.sparkContext.getConf().getAll())
 
 
 def test_driver_and_executors_are_free_of_aws_variables(spark) -> None:
-    drivers = [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if "SparkSubmit" in " ".join(process.cmdline())
-    ]
+    drivers = driver_processes()
     assert drivers
     for process in drivers:
         assert not [name for name in process.environ() if name.startswith("AWS_")]
@@ -43,7 +54,7 @@ def test_driver_and_executors_are_free_of_aws_variables(spark) -> None:
 def test_driver_listens_on_loopback_only(spark) -> None:
     addresses = {
         connection.laddr.ip
-        for process in psutil.Process().children(recursive=True)
+        for process in driver_processes()
         for connection in process.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     }
@@ -55,9 +66,10 @@ def test_failure_in_a_worker_is_told_in_one_line(spark, tmp_path) -> None:
     def fail(_: object) -> None:
         raise JobError("the store said no")
 
-    with pytest.raises(JobError, match=r"The Spark job failed: the store said no$") as failed:
+    with pytest.raises(JobError, match="the store said no") as failed:
         with spark_errors(tmp_path / "driver.log"):
             spark.sparkContext.parallelize([0], 1).map(fail).collect()
+    assert failed.value.message == "The Spark job failed: the store said no"
     assert "driver.log" in failed.value.remedy
 
 

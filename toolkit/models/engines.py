@@ -132,18 +132,15 @@ def executed_precision(prepared: PreparedModel) -> str:
     """Return what this machine computes the network in: ``f32`` or ``bf16``."""
     if prepared.engine == "tensorflow":
         return "f32"
-    if prepared.precision != "auto":
-        return prepared.precision
-    import openvino
-
-    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return "bf16" if "BF16" in capabilities else "f32"
+    core = import_openvino().Core()
+    return _choose_precision(prepared, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 def _load_openvino(prepared: PreparedModel, *, threads: int) -> Engine:
     openvino = import_openvino()
     core = openvino.Core()
-    precision = executed_precision(prepared)
+    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    precision = _choose_precision(prepared, capabilities)
     network = core.read_model(Path(prepared.folder) / "model.xml")
     network.reshape([_BATCH_SIZE, *prepared.input_size, 3])
     compiled = core.compile_model(
@@ -170,7 +167,7 @@ def _load_openvino(prepared: PreparedModel, *, threads: int) -> Engine:
 def _choose_precision(prepared: PreparedModel, capabilities: list[str]) -> str:
     if prepared.precision != "auto":
         return prepared.precision
-    # A processor without bf16 can emulate it, five times slower than f32.
+    # A processor without bf16 can emulate it, several times slower than f32.
     return model_spec(prepared.name).fast_precision if "BF16" in capabilities else "f32"
 
 

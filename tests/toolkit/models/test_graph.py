@@ -23,6 +23,9 @@ from toolkit.models.tensorflow_import import import_tensorflow
 if TYPE_CHECKING:
     from pathlib import Path
 
+# Each needs TensorFlow, whose import alone takes longer than all fast tests of the models.
+pytestmark = pytest.mark.slow
+
 KERAS_MODULES = {
     "ResNet50": "resnet",
     "MobileNetV2": "mobilenet_v2",
@@ -60,7 +63,6 @@ def test_efficientnet_lite_takes_pixels_less_127_over_128(keras):
     np.testing.assert_allclose(ours, (colours(spec).astype(float) - 127) / 128, atol=1e-6)
 
 
-@pytest.mark.slow
 def test_weights_saved_by_keras_give_the_features_of_the_network_they_were_saved_from(
     keras, tmp_path
 ):
@@ -140,7 +142,6 @@ def test_a_seed_always_gives_the_same_weights_and_another_seed_others(keras):
     assert (variance != 1).all()  # the statistics are those of images, not the initial ones
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_every_network_has_the_dimensions_the_zoo_says(keras, name):
     spec = model_spec(name)
