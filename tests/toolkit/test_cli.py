@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from toolkit.cli.main import main
 from toolkit.pipeline import cache_folder
 
 HEAVY = ("tensorflow", "openvino", "pyspark", "pandas", "numpy", "pyarrow", "pydantic", "boto3")
@@ -91,6 +92,12 @@ def test_up_on_a_running_stack_changes_nothing(toolkit) -> None:
     ]
 
 
+@pytest.fixture
+def on_stack(stack, stack_settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands in this process find the tests' stack."""
+    monkeypatch.setenv("TOOLKIT_HOME", str(stack_settings.root))
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -106,12 +113,17 @@ def test_up_on_a_running_stack_changes_nothing(toolkit) -> None:
         (("no-such-command",), "no-such-command"),
     ],
 )
-def test_wrong_request_exits_with_2_and_names_the_value(toolkit, arguments, said) -> None:
-    done = toolkit(*arguments)
-    assert done.returncode == 2, done.stderr
-    assert said in done.stderr
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
+def test_wrong_request_exits_with_2_and_names_the_value(
+    on_stack, monkeypatch, capsys, arguments, said
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["toolkit", *arguments])
+    with pytest.raises(SystemExit) as exited:
+        main()
+    told = capsys.readouterr()
+    assert exited.value.code == 2, told.err
+    assert said in told.err
+    assert told.out == ""
+    assert "Traceback" not in told.err
 
 
 def test_debug_shows_the_traceback(toolkit) -> None:
