@@ -40,6 +40,10 @@ format:
 types:
     "{{ bin }}/mypy"
 
+# measure: the memory of the Python workers over 20,000 images (the local stack must run)
+bench *args:
+    {{ bin }}/python benchmarks/worker_memory.py {{ args }}
+
 # resolve the dependencies anew: everything for `requirements-dev.lock`, less the tools for `requirements.lock`
 lock *args:
     "{{ bin }}/uv" pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \

@@ -16,13 +16,15 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
-from toolkit.cli.place import storage_of
+from toolkit.cli.place import local_stack, stack_settings, storage_of
+from toolkit.profiles import load_profile
 
 if TYPE_CHECKING:
     from toolkit.storage import Location, Storage
@@ -63,11 +65,12 @@ def repeat_samples(storage: Storage, count: int) -> Location:
 def watch(command: list[str]) -> tuple[dict, list[tuple[float, list[int]]]]:
     """Run the command; return its record and (seconds, memory of each worker in bytes)."""
     samples = []
+    worker = spark_worker()
     begin = time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         while process.poll() is None:
             time.sleep(1)
-            if memory := worker_memory():
+            if memory := worker_memory(worker):
                 samples.append((time.monotonic() - begin, memory))
         output = process.stdout.read()
     if process.returncode:
@@ -75,16 +78,20 @@ def watch(command: list[str]) -> tuple[dict, list[tuple[float, list[int]]]]:
     return json.loads(output), samples
 
 
-def worker_memory() -> list[int]:
+def spark_worker() -> psutil.Process:
+    """Return the Spark worker of this checkout's stack: the ancestor of its Python workers."""
+    services = local_stack().status(stack_settings(load_profile())).services
+    return psutil.Process(next(each.pid for each in services if each.name == "worker"))
+
+
+def worker_memory(worker: psutil.Process) -> list[int]:
     """Return the resident memory of the Python workers: the children of Spark's daemons."""
     found = []
-    for process in psutil.process_iter(["cmdline", "ppid", "memory_info"]):
-        try:
-            parent = psutil.Process(process.info["ppid"]).cmdline()
-        except psutil.Error:
-            continue
-        if "pyspark.daemon" in (process.info["cmdline"] or []) and "pyspark.daemon" in parent:
-            found.append(process.info["memory_info"].rss)
+    for process in worker.children(recursive=True):
+        with suppress(psutil.Error):
+            lines = process.cmdline(), process.parent().cmdline()
+            if all("pyspark.daemon" in line for line in lines):
+                found.append(process.memory_info().rss)
     return found
 
 

@@ -1,7 +1,7 @@
 """A machine standing in for AWS: MinIO, Spark standalone, WSL2, set-up."""
 
 from localstack.doctor import Check, checks
-from localstack.errors import LocalStackError
+from localstack.errors import BuildError, LocalStackError, ServiceError
 from localstack.home import StackSettings
 from localstack.stack import (
     SERVICES,
@@ -19,8 +19,10 @@ from localstack.stack import (
 
 __all__ = [
     "SERVICES",
+    "BuildError",
     "Check",
     "LocalStackError",
+    "ServiceError",
     "ServiceStatus",
     "StackSettings",
     "StackState",

@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import io
 import json
-import os
 import platform
 import time
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,12 +14,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import platformdirs
 import pyarrow.parquet as pq
 
 from toolkit import report
-from toolkit.errors import JobError, ToolkitError
+from toolkit.errors import JobError, RequestError, ToolkitError
 from toolkit.features import Featurizer, featurize
+from toolkit.folders import cache_folder
 from toolkit.images.listing import ImageListing, evenly_spaced, list_images, mirror_folder
 from toolkit.models import (
     EngineName,
@@ -32,7 +31,7 @@ from toolkit.models import (
 )
 from toolkit.pca import fit_pca
 from toolkit.progress import Progress, Silent
-from toolkit.runs import Counts, Owner, RunFolder, RunRecord, all_runs, new_run_id, now
+from toolkit.runs import RUNS, Counts, Owner, RunFolder, RunRecord, all_runs, new_run_id, now
 from toolkit.session import slots, spark_errors, spark_session, watch_tasks
 from toolkit.storage import Location, ObjectNotFound, Storage
 
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
     from toolkit.pca import PCAModel
     from toolkit.profiles import Profile
 
-__all__ = ["RunRequest", "cache_folder", "run"]
+__all__ = ["RunRequest", "run"]
 
 # Features are committed wave by wave: an interrupted run loses one wave at most. Large enough that
 # the wait for a wave's last partition does not show.
@@ -130,6 +129,8 @@ def run(
 
     with stages("images", "Images"):
         listing = _list(request, storage, stages.progress)
+        if output is not None:
+            _check_output(output, listing, storage)
     with stages("model", f"Model {request.model}"):
         model = _prepare(request, storage)
     folder, record = _open_run(request, profile, listing=listing, model=model)
@@ -169,19 +170,13 @@ def run(
     return record
 
 
-def cache_folder() -> Path:
-    """Return the user's cache of weights and converted networks (``TOOLKIT_CACHE`` moves it)."""
-    given = os.environ.get("TOOLKIT_CACHE")
-    return Path(given) if given else platformdirs.user_cache_path("fruits-toolkit")
-
-
 class _Stages:
     """Times the stages of a run and tells the progress of them."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
         self.seconds: dict[str, float] = {}
-        self.featurized_here = 0
+        self.done_here = 0
 
     @contextmanager
     def __call__(self, name: str, title: str, *, total: int | None = None) -> Iterator[None]:
@@ -195,11 +190,9 @@ class _Stages:
 
     @property
     def images_per_second(self) -> float | None:
-        """Images featurized by this process over the time that took; None if all were there."""
+        """Images that this attempt finished over the time that took; None if all were there."""
         seconds = self.seconds.get("features")
-        return (
-            round(self.featurized_here / seconds, 1) if self.featurized_here and seconds else None
-        )
+        return round(self.done_here / seconds, 1) if self.done_here and seconds else None
 
 
 class _Bucket:
@@ -223,10 +216,11 @@ def _list(request: RunRequest, storage: Storage, progress: Progress) -> ImageLis
     else:
         path = Path(request.images).expanduser().resolve()
         target = storage.location("images", path.name)
-        listing, mirrored = mirror_folder(path, storage, location=target)
-        progress.say(
-            f"{path} -> {target.uri}: {mirrored.uploaded} uploaded, {mirrored.unchanged} unchanged"
+        progress.say(f"{path} -> {target.uri}")
+        listing, mirrored = mirror_folder(
+            path, storage, location=target, on_progress=progress.advance_to
         )
+        progress.say(f"{mirrored.uploaded} uploaded, {mirrored.unchanged} unchanged")
         if mirrored.extra:
             progress.say(f"{mirrored.extra} images below {target.uri} are not in {path}: left out")
     if listing.skipped:
@@ -234,6 +228,31 @@ def _list(request: RunRequest, storage: Storage, progress: Progress) -> ImageLis
     if request.limit is not None:
         listing = replace(listing, images=evenly_spaced(listing.images, request.limit))
     return listing
+
+
+def _check_output(output: Location, listing: ImageListing, storage: Storage) -> None:
+    """Refuse a place whose content a result would replace, unless that is an earlier result.
+
+    Raises
+    ------
+    RequestError
+        It is a whole bucket, touches the toolkit's own folders or the images, or holds objects
+        that are no result.
+    """
+    own = [storage.location(name) for name in ("images", "models", RUNS)]
+    if not output.key or any(output.overlaps(other) for other in [*own, listing.location]):
+        raise RequestError(
+            f"{output.uri} can't take the result: what is there would be deleted.",
+            remedy="Name a prefix of its own, for example "
+            f"{storage.location('results', 'fruits').uri}.",
+        )
+    for entry in storage.objects(output):
+        name = entry.location.key.rpartition("/")[2]
+        if not (name == "_SUCCESS" or name.endswith(".parquet") or entry.location == output):
+            raise RequestError(
+                f"{output.uri} holds {name}, which is no part of a result and would be deleted.",
+                remedy="Name an empty prefix, or one with an earlier result.",
+            )
 
 
 def _prepare(request: RunRequest, storage: Storage) -> PreparedModel:
@@ -259,7 +278,7 @@ def _open_run(
 ) -> tuple[RunFolder, RunRecord]:
     """Continue the newest unfinished run of the same request, or begin one."""
     storage = Storage(profile.s3)
-    fingerprint = _fingerprint(request, listing, model)
+    fingerprint = _fingerprint(listing, model)
     unfinished = None if request.fresh else _unfinished(storage, fingerprint)
     run_id = unfinished.run_id if unfinished else new_run_id()
     folder = RunFolder(storage, run_id)
@@ -297,8 +316,9 @@ def _open_run(
     return folder, record
 
 
-def _fingerprint(request: RunRequest, listing: ImageListing, model: PreparedModel) -> str:
-    identity = [listing.location.uri, request.limit, model.key, executed_precision(model)]
+def _fingerprint(listing: ImageListing, model: PreparedModel) -> str:
+    images = [(image.origin, image.size, image.e_tag) for image in listing.images]
+    identity = [images, model.key, executed_precision(model)]
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
 
@@ -356,7 +376,7 @@ def _featurize(
 
         _write_wave(spark, wave, featurizer, folder=folder, on_done=on_done)
         on_done(len(wave))
-    stages.featurized_here = len(todo)
+    stages.done_here = len(todo)
 
 
 def _write_wave(
@@ -372,10 +392,8 @@ def _write_wave(
     try:
         with watch_tasks(spark, lambda done, of: on_done(done * len(images) // of)):
             _append(rows.where("reason IS NULL").drop("reason"), folder.file("features"))
-            _append(
-                rows.where("reason IS NOT NULL").select("origin", "reason").coalesce(1),
-                folder.file("quarantine"),
-            )
+        unreadable = rows.where("reason IS NOT NULL").select("origin", "reason")
+        _append(unreadable.coalesce(1), folder.file("quarantine"))
     finally:
         rows.unpersist()
 
@@ -385,11 +403,16 @@ def _append(rows: DataFrame, location: Location) -> None:
 
 
 def _origins(spark: SparkSession, folder: RunFolder) -> set[str]:
-    """Return the origins that an earlier attempt of the run has finished."""
+    """Return the origins that an earlier attempt of the run has finished.
+
+    Its last commit may have been cut off: what is visible of it counts, ``_SUCCESS`` or not.
+    """
     return {
         row.origin
         for part in ("features", "quarantine")
-        if folder.storage.exists(folder.file(part) / "_SUCCESS")
+        if any(
+            e.location.key.endswith(".parquet") for e in folder.storage.objects(folder.file(part))
+        )
         for row in spark.read.parquet(folder.file(part).uri).select("origin").toLocalIterator()
     }
 

@@ -220,7 +220,7 @@ def find_config_file(start: Path | None = None) -> Path | None:
 
 def profile_names(config_file: Path | None = None) -> list[str]:
     """Return the names of the built-in profiles and of those in the configuration file."""
-    return sorted({*_BUILT_IN, *_read_config(config_file).get("profiles", {})})
+    return sorted({*_BUILT_IN, *_tables(_read_config(config_file), config_file)})
 
 
 def load_profile(
@@ -248,14 +248,14 @@ def load_profile(
     """
     config_file = config_file or find_config_file()
     config = _read_config(config_file)
-    name = name or os.environ.get("TOOLKIT_PROFILE") or str(config.get("profile", "local"))
     known = profile_names(config_file)
+    name = name or os.environ.get("TOOLKIT_PROFILE") or str(config.get("profile", "local"))
     if name not in known:
         raise RequestError(
             f"There is no profile {name!r}.",
             remedy=f"Profiles: {', '.join(known)}. Add [profiles.{name}] to {CONFIG_FILE}.",
         )
-    table = config.get("profiles", {}).get(name, {})
+    table = _tables(config, config_file).get(name, {})
     _refuse_secrets(table, config_file)
     given = {section: values for section, values in (options or {}).items() if values}
     try:
@@ -275,6 +275,23 @@ def _read_config(config_file: Path | None) -> dict[str, Any]:
         return tomllib.loads(config_file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
         raise RequestError(f"{config_file} can't be read: {exc}") from exc
+
+
+def _tables(config: dict[str, Any], config_file: Path | None) -> dict[str, dict[str, Any]]:
+    """Return the tables of the profiles; refuse what the file should not hold."""
+    profiles: Any = config.get("profiles", {})
+    tables = list(profiles.values()) if isinstance(profiles, dict) else [None]
+    sections = [each for table in tables if isinstance(table, dict) for each in table.values()]
+    unknown = sorted(config.keys() - {"profile", "profiles"})
+    if isinstance(config.get("profile"), dict):
+        unknown.append("a table named profile")
+    if unknown or not all(isinstance(table, dict) for table in [*tables, *sections]):
+        raise RequestError(
+            f"{config_file} is not of the form that is read"
+            + (f": it holds {', '.join(unknown)}." if unknown else "."),
+            remedy='It holds `profile = "NAME"` and tables such as [profiles.NAME.s3].',
+        )
+    return dict(profiles)
 
 
 def _refuse_secrets(table: dict[str, Any], config_file: Path | None) -> None:

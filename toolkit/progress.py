@@ -16,7 +16,7 @@ class Progress(Protocol):
     def advance_to(self, done: int) -> None:
         """Say that `done` images of the open stage are done."""
 
-    def end(self, seconds: float, *, note: str = "") -> None:
+    def end(self, seconds: float) -> None:
         """Close the open stage."""
 
     def say(self, text: str) -> None:
@@ -32,7 +32,7 @@ class Silent:
     def advance_to(self, done: int) -> None:
         """Ignore it."""
 
-    def end(self, seconds: float, *, note: str = "") -> None:
+    def end(self, seconds: float) -> None:
         """Ignore it."""
 
     def say(self, text: str) -> None:

@@ -6,11 +6,12 @@ import json
 import os
 import secrets
 import socket
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from toolkit.errors import RequestError
+from toolkit.errors import JobError, RequestError
 from toolkit.storage import Location, ObjectNotFound, Storage
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ class RunRecord:
     seconds
         Wall time per stage.
     images_per_second
-        Featurized images over the seconds of stage ``features``.
+        Images that this attempt featurized or quarantined over the seconds of stage ``features``;
+        None if all were there from an earlier attempt.
     fingerprint
         What must be equal for one run to continue another.
     """
@@ -119,12 +121,20 @@ class RunRecord:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> RunRecord:
-        """Read a record; fields that this version does not know are left out."""
-        fields: dict[str, Any] = json.loads(text)
-        known = {name: fields[name] for name in cls.__dataclass_fields__ if name in fields}
-        known["owner"] = Owner(**known["owner"])
-        known["counts"] = Counts(**known["counts"])
-        return cls(**known)
+        """Read a record; fields that this version does not know are left out.
+
+        Raises
+        ------
+        JobError
+            It is no record of a run.
+        """
+        try:
+            known = _known(cls, json.loads(text))
+            known["owner"] = Owner(**_known(Owner, known["owner"]))
+            known["counts"] = Counts(**_known(Counts, known["counts"]))
+            return cls(**known)
+        except (KeyError, TypeError, ValueError) as exc:
+            raise JobError(f"This is no record of a run: {exc!r}") from exc
 
     def failed(self, error: str) -> RunRecord:
         """Return the record of this run as failed."""
@@ -179,12 +189,10 @@ def now() -> str:
 
 
 def all_runs(storage: Storage) -> Iterator[RunRecord]:
-    """Yield the records of the bucket's runs, newest first, leaving out folders without one."""
+    """Yield the records of the bucket's runs, newest first; a folder without one is no run."""
     for run_id in reversed(storage.folders(storage.location(RUNS))):
-        try:
-            yield RunRecord.from_json(storage.read(RunFolder(storage, run_id).file("run.json")))
-        except ObjectNotFound:
-            continue
+        with suppress(RequestError, JobError):
+            yield RunFolder(storage, run_id).load()
 
 
 def find_run(storage: Storage, run_id: str | None = None) -> RunRecord:
@@ -210,6 +218,10 @@ def find_run(storage: Storage, run_id: str | None = None) -> RunRecord:
         )
     exact = run_id if run_id in fitting or not fitting else fitting[0]
     return RunFolder(storage, exact).load()
+
+
+def _known(cls: type, fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: fields[name] for name in cls.__dataclass_fields__ if name in fields}  # type: ignore[attr-defined]
 
 
 def _process_start(pid: int) -> float | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from py4j.java_gateway import JavaGateway
     from pyspark import SparkConf, SparkContext
     from pyspark.sql import SparkSession
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["slots", "spark_errors", "spark_session", "watch_tasks"]
 
 _POLL_SECONDS = 0.25
+_PATIENCE_SECONDS = 30
+_FOREIGN = ("SPARK_", "PYSPARK_", "HADOOP_", "YARN_")
 
 # The JVMs of a run plan, pass messages and write Parquet; the work is in Python and OpenVINO. The
 # light compiler and the simple collector leave the cores to them.
@@ -68,23 +72,22 @@ def spark_session(profile: Profile, *, app: str, log: Path) -> Iterator[SparkSes
     from pyspark.sql import SparkSession
 
     conf = _configuration(profile, app=app, log=log)
-    with log.open("ab") as sink, _driver_environment(profile):
+    with ExitStack() as exits:
         try:
-            gateway = launch_gateway(  # type: ignore[no-untyped-call]
-                conf, popen_kwargs={"stdout": sink, "stderr": sink}
-            )
-            context = SparkContext(conf=conf, gateway=gateway)
+            with log.open("ab") as sink, _driver_environment(profile):
+                gateway = launch_gateway(  # type: ignore[no-untyped-call]
+                    conf, popen_kwargs={"stdout": sink, "stderr": sink}
+                )
+                exits.callback(_end_gateway, gateway)
+                context = SparkContext(conf=conf, gateway=gateway)
         except Exception as exc:  # py4j and PySpark raise unrelated errors
             raise JobError(
                 f"Spark does not start on {profile.spark.master}: {exc}",
                 remedy=f"See {log} and `toolkit status`; `toolkit doctor` checks Java.",
             ) from exc
-    try:
+        exits.callback(context.stop)
         _configure_hadoop(context, Storage(profile.s3))
         yield SparkSession(context)
-    finally:
-        context.stop()
-        _end_gateway()
 
 
 def slots(spark: SparkSession) -> int:
@@ -173,7 +176,9 @@ def _configuration(profile: Profile, *, app: str, log: Path) -> SparkConf:
         "spark.app.name": app,
         "spark.driver.memory": profile.spark.driver_memory,
         "spark.executor.memory": profile.spark.executor_memory,
-        "spark.driver.extraJavaOptions": f"{_LIGHT_JVM} -Dlog4j2.configurationFile=file:{log4j}",
+        "spark.driver.extraJavaOptions": (
+            f"{_LIGHT_JVM} -Dlog4j2.configurationFile={log4j.absolute().as_uri()}"
+        ),
         "spark.executor.extraJavaOptions": _LIGHT_JVM,
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
@@ -215,41 +220,43 @@ def _configure_hadoop(context: SparkContext, storage: Storage) -> None:
 
 @contextmanager
 def _driver_environment(profile: Profile) -> Iterator[None]:
-    """Set up the environment that the driver's JVM inherits."""
-    local = {"PYSPARK_PYTHON": sys.executable}
+    """Set up the environment that the driver's JVM inherits.
+
+    Another Spark's or Hadoop's variables must not reach it: the driver is the installed pyspark.
+    """
+    own = {"PYSPARK_PYTHON": sys.executable}
     if _is_local(profile.spark.master):
-        local["SPARK_LOCAL_IP"] = "127.0.0.1"
+        own["SPARK_LOCAL_IP"] = "127.0.0.1"
     if profile.spark.java_home is not None:
-        local["JAVA_HOME"] = str(profile.spark.java_home)
-    before = {name: os.environ.get(name) for name in local}
-    os.environ.update(local)
+        own["JAVA_HOME"] = str(profile.spark.java_home)
+    before = dict(os.environ)
+    for name in before:
+        if name.startswith(_FOREIGN):
+            del os.environ[name]
+    os.environ.update(own)
     try:
-        if profile.s3.is_aws:
+        with nullcontext() if profile.s3.is_aws else aws_variables_hidden():
             yield
-        else:
-            with aws_variables_hidden():
-                yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _is_local(master: str) -> bool:
     return master.startswith("local") or urlsplit(master).hostname in {"127.0.0.1", "localhost"}
 
 
-def _end_gateway() -> None:
+def _end_gateway(gateway: JavaGateway) -> None:
     """End the driver's JVM, so that the next session in this process starts afresh."""
     from pyspark import SparkContext
 
     # As pyspark.testing does: there is no public way.
-    gateway = SparkContext._gateway  # noqa: SLF001
     SparkContext._gateway = None  # noqa: SLF001
     SparkContext._jvm = None  # noqa: SLF001
-    if gateway is not None:
-        gateway.shutdown()
-        gateway.proc.stdin.close()  # the JVM ends when its standard input does
-        gateway.proc.wait(timeout=30)
+    gateway.shutdown()
+    gateway.proc.stdin.close()  # the JVM ends when its standard input does
+    try:
+        gateway.proc.wait(timeout=_PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        gateway.proc.kill()
+        gateway.proc.wait()

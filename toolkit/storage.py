@@ -7,6 +7,7 @@ here, and neither looks at AWS variables of the environment unless the profile i
 from __future__ import annotations
 
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ _RETRIES = 5
 # Below this, one PUT: its ETag is the MD5 of the content, which tells whether a file changed.
 _SINGLE_PUT_BYTES = 64 * 1024 * 1024
 _TRANSFERS_IN_FLIGHT = 16
+# The environment belongs to the process: only one thread at a time may hide parts of it.
+_ENVIRONMENT = threading.RLock()
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -70,6 +73,13 @@ class Location:
     def uri(self) -> str:
         """The location as Spark's S3A writes it."""
         return f"s3a://{self.bucket}/{self.key}"
+
+    def overlaps(self, other: Location) -> bool:
+        """Whether one of the two lies in the other, or they are the same."""
+        if self.bucket != other.bucket:
+            return False
+        mine, others = (f"{key}/".lstrip("/") for key in (self.key, other.key))
+        return mine.startswith(others) or others.startswith(mine)
 
     def __truediv__(self, name: str) -> Location:
         return Location(self.bucket, f"{self.key}/{name}".strip("/"))
@@ -161,14 +171,14 @@ class Storage:
         )
 
     def upload(self, file: Path, location: Location) -> None:
-        """Copy a file into the store."""
+        """Copy a file into the store; a file that can't be read is an ``OSError``."""
         import obstore
 
-        with _translated(location):
+        with file.open("rb") as content, _translated(location):
             obstore.put(
                 self._store(location.bucket),
                 location.key,
-                file,
+                content,
                 use_multipart=file.stat().st_size > _SINGLE_PUT_BYTES,
             )
 
@@ -235,7 +245,8 @@ class Storage:
         }
 
     def _store(self, bucket: str) -> S3Store:
-        return _open_store(self, bucket)
+        with _ENVIRONMENT:  # threads that come first together open it once
+            return _open_store(self, bucket)
 
 
 @contextmanager
@@ -246,17 +257,18 @@ def aws_variables_hidden(*, proxies: bool = False) -> Iterator[None]:
     given explicitly: a session token, an endpoint, a certificate bundle. A local run must not see
     them.
     """
-    hidden = {
-        name: value
-        for name, value in os.environ.items()
-        if name.startswith("AWS_") or (proxies and name.lower().endswith("_proxy"))
-    }
-    for name in hidden:
-        del os.environ[name]
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
+    with _ENVIRONMENT:
+        hidden = {
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith("AWS_") or (proxies and name.lower().endswith("_proxy"))
+        }
+        for name in hidden:
+            del os.environ[name]
+        try:
+            yield
+        finally:
+            os.environ.update(hidden)
 
 
 @lru_cache(maxsize=16)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.cli.main import main
-from toolkit.pipeline import cache_folder
+from toolkit.folders import cache_folder
 
 HEAVY = ("tensorflow", "openvino", "pyspark", "pandas", "numpy", "pyarrow", "pydantic", "boto3")
 
@@ -69,7 +69,7 @@ def test_compare_says_that_a_run_agrees_with_itself(toolkit, record) -> None:
 
 
 def test_report_fetches_the_page(toolkit, record, tmp_path) -> None:
-    done = toolkit("report", record.run_id, XDG_CACHE_HOME=str(tmp_path))
+    done = toolkit("report", record.run_id, TOOLKIT_CACHE=str(tmp_path))
     page = Path(done.stdout.strip())
     assert page.is_relative_to(tmp_path)
     assert record.run_id in page.read_text(encoding="utf-8")
@@ -109,6 +109,10 @@ def on_stack(stack, stack_settings, monkeypatch: pytest.MonkeyPatch) -> None:
         (("run", "--engine", "torch"), "openvino"),
         (("run", "--limit", "0"), "limit"),
         (("run", "--profile", "nope"), "nope"),
+        (("run", "--profile", "aws"), "AWS credentials"),
+        (("run", "--output", "s3a://fruits/images"), "would be deleted"),
+        (("run", "--output", "s3a://fruits"), "would be deleted"),
+        (("logs", "no-such-service"), "no-such-service"),
         (("report", "no-such-run"), "no-such-run"),
         (("no-such-command",), "no-such-command"),
     ],

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from toolkit.features import Featurizer, _in_flight, _partitions, featurize
+from toolkit.folders import cache_folder
 from toolkit.images.decode import decode_image
 from toolkit.images.listing import ImageObject
 from toolkit.models import load_engine, model_spec, prepare, resolve_weights
-from toolkit.pipeline import cache_folder
 
 if TYPE_CHECKING:
     from toolkit.storage import Storage

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -149,6 +150,44 @@ def test_failed_run_is_continued_without_featurizing_again(launch, mixed_folder,
     assert continued.run_id == failed.run_id
     assert continued.counts.listed == 20
     assert continued.images_per_second is None  # nothing was left to do
+
+
+@pytest.mark.slow
+def test_commit_that_was_cut_off_is_neither_lost_nor_doubled(launch, mixed_folder, storage) -> None:
+    done = launch(mixed_folder, limit=11)
+    folder = RunFolder(storage, done.run_id)
+    # As a driver leaves it that dies while it commits: part files, but no mark and no quarantine.
+    storage.delete_all(folder.file("quarantine"))
+    storage.delete_all(folder.file("features") / "_SUCCESS")
+    folder.save(replace(done, status="failed"))
+
+    continued = launch(mixed_folder, limit=11)
+
+    assert continued.run_id == done.run_id
+    assert continued.counts == done.counts
+
+
+@pytest.mark.slow
+def test_changed_image_begins_another_run(launch, mixed_folder, storage, tmp_path) -> None:
+    root = tmp_path / "changing"
+    shutil.copytree(mixed_folder / "Bad", root / "Bad")
+    with pytest.raises(JobError, match="None of the 3"):
+        launch(root)
+    good = next(path for path in sorted(mixed_folder.rglob("*.jpg")) if path.parent.name != "Bad")
+    shutil.copy(good, root / "Bad" / "text.jpg")  # mended in place
+    failed = next(all_runs(storage))
+    with pytest.raises(JobError, match=r"at least two|variance"):
+        launch(root)
+    newest = next(all_runs(storage))
+    assert newest.run_id != failed.run_id
+
+
+def test_output_over_foreign_objects_is_refused(launch, mixed_folder, storage) -> None:
+    target = storage.location("precious")
+    storage.write(target / "thesis.txt", b"years of work")
+    with pytest.raises(RequestError, match=r"thesis\.txt"):
+        launch(mixed_folder, output=target.uri)
+    assert storage.read(target / "thesis.txt") == b"years of work"
 
 
 @pytest.fixture

@@ -70,6 +70,11 @@ def test_secret_in_the_file_is_refused_by_name() -> None:
         ("[profiles.local.s3]\nbucket = 'Not A Bucket'", "s3.bucket"),
         ("[profiles.local.stack]\nminio_port = 70000", "stack.minio_port"),
         ("[profiles.local", "toolkit.toml"),
+        ("[profiles]\nlocal = 3", "not of the form"),
+        ("[profiles.local]\ns3 = 3", "not of the form"),
+        ('profiles = ["local"]', "not of the form"),
+        ("[profile.local.s3]\nbucket = 'x'", "profile"),
+        ("[stack]\nminio_port = 1", "stack"),
     ],
 )
 def test_invalid_setting_is_named(text: str, named: str) -> None:

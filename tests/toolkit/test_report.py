@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from toolkit import report
+from toolkit.errors import JobError
 from toolkit.runs import Counts, Owner, RunRecord
 
 
@@ -71,3 +72,9 @@ def test_random_weights_are_marked(record) -> None:
 def test_record_survives_json_and_unknown_fields(record) -> None:
     text = record.to_json().replace('"run_id"', '"of_a_later_version": 1,\n  "run_id"', 1)
     assert RunRecord.from_json(text) == record
+
+
+@pytest.mark.parametrize("text", ["{}", "not json", '{"run_id": 1}', "[]"])
+def test_what_is_no_record_is_said_to_be_none(text: str) -> None:
+    with pytest.raises(JobError, match="no record"):
+        RunRecord.from_json(text)

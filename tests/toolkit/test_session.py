@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 
 import psutil
 import pytest
 
 from toolkit.errors import JobError, RequestError
-from toolkit.session import _cause, spark_errors, spark_session, watch_tasks
+from toolkit.session import _cause, _driver_environment, spark_errors, spark_session, watch_tasks
 
 
 def driver_processes() -> list[psutil.Process]:
@@ -110,3 +111,12 @@ def test_missing_jars_are_a_clear_error(profile, tmp_path) -> None:
     with pytest.raises(RequestError, match="S3A jars"):
         with spark_session(empty, app="none", log=tmp_path / "driver.log"):
             pass
+
+
+def test_another_sparks_variables_do_not_reach_the_driver(profile, monkeypatch) -> None:
+    monkeypatch.setenv("SPARK_HOME", "/opt/spark-2.4")
+    monkeypatch.setenv("HADOOP_CONF_DIR", "/etc/hadoop")
+    with _driver_environment(profile):
+        assert not {"SPARK_HOME", "HADOOP_CONF_DIR"} & os.environ.keys()
+        assert os.environ["SPARK_LOCAL_IP"] == "127.0.0.1"
+    assert os.environ["SPARK_HOME"] == "/opt/spark-2.4"

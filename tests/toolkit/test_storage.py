@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING
 
@@ -140,3 +142,32 @@ def test_local_keys_never_reach_aws(
     hadoop = aws.hadoop_configuration()
     assert not {"fs.s3a.access.key", "fs.s3a.secret.key", "fs.s3a.endpoint"} & hadoop.keys()
     assert local_secret not in hadoop.values()
+
+
+def test_threads_that_open_a_store_together_lose_no_variable(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_PROFILE", "of-the-user")
+    before = dict(os.environ)
+    location = storage.location("test-storage", "together.txt")
+    storage.write(location, b"x")
+    for attempt in range(20):
+        cold = Storage(storage.settings.model_copy(update={"bucket": f"cold-{attempt}"}))
+        with ThreadPoolExecutor(16) as pool:
+            assert set(pool.map(cold.read, [location] * 16)) == {b"x"}
+    assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "overlap"),
+    [
+        ("s3a://b/images", "s3a://b/images/x", True),
+        ("s3a://b/images/x", "s3a://b/images", True),
+        ("s3a://b/images", "s3a://b/images2", False),
+        ("s3a://b", "s3a://b/x", True),
+        ("s3a://b/x", "s3a://c/x", False),
+    ],
+)
+def test_locations_overlap_by_whole_names(a: str, b: str, overlap: bool) -> None:  # noqa: FBT001
+    assert Location.parse(a).overlaps(Location.parse(b)) is overlap

@@ -61,38 +61,42 @@ class _Bars:
         if self._bars is not None:
             self._bars.update(self._task, completed=done)
 
-    def end(self, seconds: float, *, note: str = "") -> None:
+    def end(self, seconds: float) -> None:
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
-        self._console.print(Text(_closing(self._title, seconds, note)))
+        self._console.print(Text(_closing(self._title, seconds)))
 
     def say(self, text: str) -> None:
         self._console.print(Text(text))
 
 
 class _Lines:
-    """Prints a line when a stage begins to show progress and when it ends."""
+    """Prints a line now and then while a stage goes on, and one when it ends."""
 
     def begin(self, title: str, *, total: int | None = None) -> None:
         self._title, self._total = title, total
-        self._begun = self._printed = time.monotonic()
+        self._printed = time.monotonic()
+        self._first: tuple[float, int] | None = None
 
     def advance_to(self, done: int) -> None:
         now = time.monotonic()
-        if now - self._printed < _PLAIN_EVERY_SECONDS or not done:
+        # What an earlier attempt had done already says nothing of the rate.
+        begun, already = self._first = self._first or (now, done)
+        if now - self._printed < _PLAIN_EVERY_SECONDS or done == already:
             return
         self._printed = now
-        rate = done / (now - self._begun)
-        left = (self._total - done) / rate if self._total else 0
-        say(f"{self._title}: {done} of {self._total}, {rate:.0f} images/s, {left:.0f} s left")
+        rate = (done - already) / (now - begun)
+        known = "" if self._total is None else f" of {self._total}"
+        left = "" if self._total is None else f", {(self._total - done) / rate:.0f} s left"
+        say(f"{self._title}: {done}{known}, {rate:.0f} images/s{left}")
 
-    def end(self, seconds: float, *, note: str = "") -> None:
-        say(_closing(self._title, seconds, note))
+    def end(self, seconds: float) -> None:
+        say(_closing(self._title, seconds))
 
     def say(self, text: str) -> None:
         say(text)
 
 
-def _closing(title: str, seconds: float, note: str) -> str:
-    return f"{title}: {seconds:.1f} s{f', {note}' if note else ''}"
+def _closing(title: str, seconds: float) -> str:
+    return f"{title}: {seconds:.1f} s"

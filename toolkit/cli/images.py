@@ -24,6 +24,8 @@ def import_images(
     as_json: JSON = False,
 ) -> None:
     """Mirror a folder to images/NAME of the bucket, uploading only what changed."""
+    import time
+
     from toolkit.cli.bars import make_progress
     from toolkit.cli.place import local_path, storage_of
     from toolkit.images.listing import mirror_folder
@@ -33,7 +35,13 @@ def import_images(
     target = storage.location("images", name or path.name)
     progress = make_progress()
     progress.begin(f"{path} -> {target.uri}")
-    listing, mirrored = mirror_folder(path, storage, location=target)
+    begin = time.perf_counter()
+    try:
+        listing, mirrored = mirror_folder(
+            path, storage, location=target, on_progress=progress.advance_to
+        )
+    finally:
+        progress.end(time.perf_counter() - begin)
     facts = {
         "uri": target.uri,
         "images": len(listing.images),
@@ -42,7 +50,6 @@ def import_images(
         "extra": mirrored.extra,
         "skipped": listing.skipped,
     }
-    progress.end(0)
     if as_json:
         output.print_json(facts)
     else:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from toolkit.errors import JobError, RequestError
+from toolkit.folders import state_folder
 from toolkit.profiles import PORT_OPTIONS, Profile, S3Settings, SparkSettings, load_profile
 from toolkit.storage import Storage
 
@@ -27,7 +28,6 @@ __all__ = [
     "local_path",
     "local_stack",
     "open_place",
-    "reports_folder",
     "stack_errors",
     "stack_settings",
     "storage_of",
@@ -79,11 +79,13 @@ def local_stack() -> Any:
 @contextmanager
 def stack_errors() -> Iterator[None]:
     """Turn the local stack's errors into the toolkit's."""
-    errors = local_stack().LocalStackError
+    stack = local_stack()
     try:
         yield
-    except errors as exc:
+    except (stack.ServiceError, stack.BuildError) as exc:
         raise JobError(exc.message, remedy=exc.remedy) from exc
+    except stack.LocalStackError as exc:
+        raise RequestError(exc.message, remedy=exc.remedy) from exc
 
 
 def stack_settings(profile: Profile) -> StackSettings:
@@ -100,10 +102,22 @@ def stack_settings(profile: Profile) -> StackSettings:
 
 
 def open_place(name: str | None, *, say: Callable[[str], None]) -> Place:
-    """Load a profile and start the local stack where it needs one that does not run."""
+    """Load a profile and start the local stack where it needs one that does not run.
+
+    Raises
+    ------
+    RequestError
+        The profile is Amazon S3 with the local stack's Spark, whose executors have no AWS
+        credentials.
+    """
     profile = load_profile(name)
+    if profile.s3.is_aws and profile.spark.is_stack:
+        raise RequestError(
+            f"Profile {profile.name!r} needs a Spark with AWS credentials; the local one has none.",
+            remedy="Set spark.master of the profile (local[*] runs Spark inside the command).",
+        )
     if not profile.needs_stack:
-        return Place(profile, Path.cwd() / "toolkit-spark.log", ())
+        return Place(profile, state_folder() / "logs" / "driver.log", ())
     settings = stack_settings(profile)
 
     def tell(text: str, seconds: float | None) -> None:
@@ -170,13 +184,6 @@ def local_path(path: str) -> Path:
         with stack_errors():
             return wsl.translated(path, wsl=this)
     return Path(path).expanduser().resolve()
-
-
-def reports_folder() -> Path:
-    """Return the folder that reports are fetched to."""
-    import platformdirs
-
-    return platformdirs.user_cache_path("fruits-toolkit") / "reports"
 
 
 def _on_stack(profile: Profile, state: StackState) -> Profile:

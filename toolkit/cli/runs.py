@@ -63,12 +63,19 @@ def report(
     """Fetch the report of a run and print where it is."""
     import webbrowser
 
-    from toolkit.cli.place import reports_folder, storage_of
+    from toolkit.cli.place import storage_of
+    from toolkit.errors import RequestError
+    from toolkit.folders import cache_folder
     from toolkit.runs import RunFolder, find_run
 
     storage = storage_of(profile)
     record = find_run(storage, run)
-    page = reports_folder() / f"{record.run_id}.html"
+    if record.status != "done":
+        raise RequestError(
+            f"Run {record.run_id} is {record.status} and has no report: {record.error or ''}",
+            remedy="A run that failed is continued by the same `toolkit run` as before.",
+        )
+    page = cache_folder() / "reports" / f"{record.run_id}.html"
     storage.download(RunFolder(storage, record.run_id).file("report.html"), page)
     output.print_text(str(page))
     if browse:

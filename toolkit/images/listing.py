@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from toolkit.errors import RequestError
 
@@ -28,16 +28,17 @@ __all__ = [
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
 
-OnProgress = Callable[[int, int], None]
+OnProgress = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class ImageObject:
-    """One image of a run: its URI, the name of its parent folder, its size in bytes."""
+    """One image of a run: URI, name of its parent folder, size in bytes, ETag of its content."""
 
     origin: str
     label: str
     size: int
+    e_tag: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def list_images(storage: Storage, location: Location) -> ImageListing:
     skipped = 0
     for entry in storage.objects(location):
         if _is_image(entry.location.key):
-            images.append(_image(entry.location, entry.size))
+            images.append(_image(entry))
         else:
             skipped += 1
     if not images:
@@ -105,7 +106,7 @@ def mirror_folder(
     storage, location
         Where to copy to.
     on_progress
-        Called with (files done, files in all) while uploading.
+        Called with the number of files uploaded so far.
 
     Raises
     ------
@@ -115,19 +116,20 @@ def mirror_folder(
     files, skipped = _image_files(folder)
     there = {entry.location.key: entry for entry in storage.objects(location)}
     targets = [(path, location / _key_below(folder, path)) for path in files]
-    changed = [
-        (path, target) for path, target in targets if not _is_same(path, there.get(target.key))
-    ]
-    for done, _ in enumerate(storage.upload_all(changed), start=1):
-        if on_progress:
-            on_progress(done, len(changed))
-    images = sorted(
-        (_image(target, path.stat().st_size) for path, target in targets),
-        key=lambda image: image.origin,
-    )
-    extra = sum(_is_image(key) for key in there.keys() - {target.key for _, target in targets})
-    listing = ImageListing(location, tuple(images), skipped)
-    return listing, Mirrored(len(changed), len(files) - len(changed), extra)
+    try:
+        changed = [
+            (path, target) for path, target in targets if not _is_same(path, there.get(target.key))
+        ]
+        for done, _ in enumerate(storage.upload_all(changed), start=1):
+            if on_progress:
+                on_progress(done)
+    except OSError as exc:
+        _refuse(exc)
+    ours = {target.key for _, target in targets}
+    now_there = [entry for entry in storage.objects(location) if _is_image(entry.location.key)]
+    images = tuple(_image(entry) for entry in now_there if entry.location.key in ours)
+    mirrored = Mirrored(len(changed), len(files) - len(changed), len(now_there) - len(images))
+    return ImageListing(location, images, skipped), mirrored
 
 
 def evenly_spaced(images: Sequence[ImageObject], limit: int) -> tuple[ImageObject, ...]:
@@ -136,8 +138,9 @@ def evenly_spaced(images: Sequence[ImageObject], limit: int) -> tuple[ImageObjec
     return tuple(images[index * len(images) // count] for index in range(count))
 
 
-def _image(location: Location, size: int) -> ImageObject:
-    return ImageObject(location.uri, PurePosixPath(location.uri).parent.name, size)
+def _image(entry: ObjectInfo) -> ImageObject:
+    uri = entry.location.uri
+    return ImageObject(uri, PurePosixPath(uri).parent.name, entry.size, entry.e_tag)
 
 
 def _is_image(name: str) -> bool:
@@ -182,7 +185,7 @@ def _walk(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _refuse(error: OSError) -> None:
+def _refuse(error: OSError) -> NoReturn:
     raise RequestError(f"{error.filename} can't be read: {error.strerror}.") from error
 
 

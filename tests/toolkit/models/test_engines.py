@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from toolkit.errors import JobError, RequestError
+from toolkit.folders import cache_folder
 from toolkit.models import (
     MODELS,
     Engine,
@@ -28,7 +29,6 @@ from toolkit.models import (
 )
 from toolkit.models.engines import _choose_precision
 from toolkit.models.torch_pickle import read_state_dict
-from toolkit.pipeline import cache_folder
 
 DEFAULT = model_spec("EfficientNetLite0")
 LEAST_COSINE: dict[Precision, float] = {"f32": 0.9999, "bf16": 0.999}
