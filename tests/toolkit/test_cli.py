@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.cli.main import main
 from toolkit.folders import cache_folder
 
 HEAVY = ("tensorflow", "openvino", "pyspark", "pandas", "numpy", "pyarrow", "pydantic", "boto3")
@@ -30,8 +29,8 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.slow
-def test_run_prints_its_record_as_json(toolkit, sample_files) -> None:
-    done = toolkit("run", str(sample_files[0].parents[1]), "--limit", "24", "--json")
+def test_run_prints_its_record_as_json(toolkit_process, sample_files) -> None:
+    done = toolkit_process("run", str(sample_files[0].parents[1]), "--limit", "24", "--json")
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     assert record["status"] == "done"
@@ -42,13 +41,15 @@ def test_run_prints_its_record_as_json(toolkit, sample_files) -> None:
 
 
 @pytest.mark.slow
-def test_run_of_resnet50_with_random_weights_is_marked_so(toolkit, sample_files) -> None:
+def test_run_of_resnet50_with_random_weights_is_marked_so(toolkit_process, sample_files) -> None:
     folder = str(sample_files[0].parents[1])
-    done = toolkit("run", folder, "--limit", "12", "--model", "resnet50", "--weights", "random:0")
+    done = toolkit_process(
+        "run", folder, "--limit", "12", "--model", "resnet50", "--weights", "random:0"
+    )
     assert done.returncode == 0, done.stderr
     assert "ResNet50" in done.stdout
     assert "RANDOM WEIGHTS" in done.stdout
-    newest = json.loads(toolkit("runs", "--json").stdout)[0]
+    newest = json.loads(toolkit_process("runs", "--json").stdout)[0]
     assert (newest["random_weights"], newest["dimensions"]) == (True, 2048)
 
 
@@ -92,12 +93,6 @@ def test_up_on_a_running_stack_changes_nothing(toolkit) -> None:
     ]
 
 
-@pytest.fixture
-def on_stack(stack, stack_settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let commands in this process find the tests' stack."""
-    monkeypatch.setenv("TOOLKIT_HOME", str(stack_settings.root))
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -117,17 +112,12 @@ def on_stack(stack, stack_settings, monkeypatch: pytest.MonkeyPatch) -> None:
         (("no-such-command",), "no-such-command"),
     ],
 )
-def test_wrong_request_exits_with_2_and_names_the_value(
-    on_stack, monkeypatch, capsys, arguments, said
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["toolkit", *arguments])
-    with pytest.raises(SystemExit) as exited:
-        main()
-    told = capsys.readouterr()
-    assert exited.value.code == 2, told.err
-    assert said in told.err
-    assert told.out == ""
-    assert "Traceback" not in told.err
+def test_wrong_request_exits_with_2_and_names_the_value(toolkit, arguments, said) -> None:
+    done = toolkit(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
 
 
 def test_debug_shows_the_traceback(toolkit) -> None:
@@ -135,10 +125,10 @@ def test_debug_shows_the_traceback(toolkit) -> None:
 
 
 @pytest.mark.slow
-def test_unreadable_images_exit_with_1_and_say_why(toolkit, tmp_path) -> None:
+def test_unreadable_images_exit_with_1_and_say_why(toolkit_process, tmp_path) -> None:
     (tmp_path / "Bad").mkdir()
     (tmp_path / "Bad" / "text.jpg").write_text("Hello")
-    done = toolkit("run", str(tmp_path))
+    done = toolkit_process("run", str(tmp_path))
     assert done.returncode == 1
     assert "None of the 1 images could be read" in done.stderr
 

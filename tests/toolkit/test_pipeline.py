@@ -138,6 +138,7 @@ def test_second_run_on_the_bucket_gives_the_same_numbers_elsewhere(record, launc
         np.testing.assert_allclose(row["pca"], second.loc[origin, "pca"], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_failed_run_is_continued_without_featurizing_again(launch, mixed_folder, storage) -> None:
     with pytest.raises(RequestError, match="500"):
         launch(mixed_folder, components=500, limit=20)
