@@ -87,7 +87,6 @@ def _print_summary(record: RunRecord, place: Place) -> None:
     counts = record.counts
     images = f"{counts.listed} listed, {counts.featurized} featurized"
     explained = 100 * (record.explained_variance or 0)
-    rate = "" if record.images_per_second is None else f", {record.images_per_second} images/s"
     rows: list[tuple[str, object]] = [
         ("images", f"{images}, {counts.quarantined} quarantined; {record.labels} labels"),
         ("model", f"{record.model}, {record.engine} {record.precision}, weights {record.weights}"),
@@ -95,10 +94,7 @@ def _print_summary(record: RunRecord, place: Place) -> None:
     ]
     if record.random_weights:
         rows.insert(2, ("", "RANDOM WEIGHTS: these features know nothing of images"))
-    rows += [
-        (f"time, {stage}", f"{seconds:.1f} s{rate if stage == 'features' else ''}")
-        for stage, seconds in record.seconds.items()
-    ]
+    rows += [(f"time, {stage}", _speed(record, stage)) for stage in record.seconds]
     rows += [(name, record.uris[name]) for name in ("result", "features", "quarantine", "report")]
     rows += place.pages
     output.print_text("")
@@ -111,3 +107,15 @@ def _print_summary(record: RunRecord, place: Place) -> None:
         f"{command} down                     # stop the local stack; its data stays",
     ):
         output.print_text(f"  {line}")
+
+
+def _speed(record: RunRecord, stage: str) -> str:
+    """Say how long a stage took, and how many images a second went through it."""
+    seconds = record.seconds[stage]
+    images = {
+        "images": record.counts.listed,
+        "pca": record.counts.featurized,
+        "result": record.counts.featurized,
+    }
+    rate = record.images_per_second if stage == "features" else images.get(stage, 0) / max(seconds, 1e-3)
+    return f"{seconds:.1f} s" + (f", {rate:,.0f} images/s" if rate else "")
