@@ -112,10 +112,12 @@ def _print_summary(record: RunRecord, place: Place) -> None:
 def _speed(record: RunRecord, stage: str) -> str:
     """Say how long a stage took, and how many images a second went through it."""
     seconds = record.seconds[stage]
-    images = {
+    through = {
         "images": record.counts.listed,
         "pca": record.counts.featurized,
         "result": record.counts.featurized,
     }
-    rate = record.images_per_second if stage == "features" else images.get(stage, 0) / max(seconds, 1e-3)
+    rate = through.get(stage, 0) / max(seconds, 1e-3)
+    if stage == "features":
+        rate = record.images_per_second or 0
     return f"{seconds:.1f} s" + (f", {rate:,.0f} images/s" if rate else "")
