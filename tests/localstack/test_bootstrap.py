@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tempfile
 import threading
@@ -270,7 +271,8 @@ class python_server:  # noqa: N801 - reads as the context manager that it is
 
     def __enter__(self) -> str:
         with tarfile.open(self.folder / "python.tar.gz", "w:gz", compresslevel=1) as archive:
-            archive.add(sys.base_prefix, "python/install", filter=self._wanted)
+            for source, name in self._python():
+                archive.add(source, f"python/install/{name}", filter=self._wanted)
         serve = partial(QuietHandler, directory=self.folder)
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), serve)
         threading.Thread(target=self.server.serve_forever).start()
@@ -283,9 +285,20 @@ class python_server:  # noqa: N801 - reads as the context manager that it is
         self.server.server_close()
 
     @staticmethod
+    def _python() -> Iterator[tuple[Path, str]]:
+        """Yield what belongs to this Python; its prefix may be /usr, with all that is there."""
+        name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        yield Path(sys.base_prefix, "bin", name).resolve(), f"bin/{name}"
+        yield Path(os.__file__).parent, f"lib/{name}"
+        for library in Path(sysconfig.get_config_var("LIBDIR")).glob(f"lib{name}*.so*"):
+            yield library, f"lib/{library.name}"
+
+    @staticmethod
     def _wanted(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
         unwanted = {"test", "tests", "idlelib", "site-packages", "dist-packages", "__pycache__"}
-        return None if unwanted & set(Path(member.name).parts) else member
+        # Debian's standard library links into /etc.
+        leads_out = member.issym() and member.linkname.startswith("/")
+        return None if leads_out or unwanted & set(Path(member.name).parts) else member
 
     @staticmethod
     def _listing(address: str) -> dict[str, object]:
