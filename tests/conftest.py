@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -39,6 +40,12 @@ HOSTILE_AWS = {
     "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
     "AWS_CA_BUNDLE": "/no/such/bundle.pem",
 }
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what tests start: a shell's background jobs begin with it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
