@@ -42,7 +42,7 @@ types:
 
 # measure: the memory of the Python workers over 20,000 images (the local stack must run)
 bench *args:
-    {{ bin }}/python benchmarks/worker_memory.py {{ args }}
+    "{{ bin }}/python" benchmarks/worker_memory.py "$@"
 
 # resolve the dependencies anew: everything for `requirements-dev.lock`, less the tools for `requirements.lock`
 lock *args:

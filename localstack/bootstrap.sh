@@ -310,7 +310,9 @@ attempt() {
 hand_over() {
     finish # exec runs no traps
     step_number=$((step_number + 1))
-    printf '[%d/%d] %s\n' "$step_number" "$step_count" "${*/#"$checkout/"/}" >&2
+    local command
+    printf -v command ' %q' "${@/#"$checkout/"/}"
+    printf '[%d/%d]%s\n' "$step_number" "$step_count" "$command" >&2
     exec "$@" 3>&-
 }
 

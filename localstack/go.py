@@ -89,6 +89,7 @@ def fetched_go(folder: Path, *, log: Path) -> GoToolchain:
         env={
             "GOROOT": str(root / "go"),
             "GOPATH": str(folder / "path"),
+            "XDG_CONFIG_HOME": str(folder / "config"),  # where Go keeps its telemetry
             "GOCACHE": str(folder / "cache"),
             # Go makes its modules read-only; ours are deleted after the build.
             "GOFLAGS": "-modcacherw",

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from localstack.errors import MissingProgramError
 
-__all__ = ["INSTALL", "OLDEST", "Java", "find_java"]
+__all__ = ["INSTALL", "OLDEST", "TOO_NEW", "Java", "find_java"]
 
 OLDEST = 17
+TOO_NEW = 24  # Hadoop 3.4 calls Subject.getSubject, which Java 24 took away
 """Oldest Java that Spark 4 runs on."""
 
 INSTALL = "sudo apt-get install -y openjdk-17-jre-headless"
@@ -49,17 +50,17 @@ def find_java() -> Java:
     Raises
     ------
     MissingProgramError
-        There is none; the message names those that are too old.
+        There is none; the message names those that do not fit.
     """
     found = []
     for home in _candidates():
         java = _java_at(home)
-        if java is not None and java.version >= OLDEST:
+        if java is not None and OLDEST <= java.version < TOO_NEW:
             return java
         found += [java] if java is not None else []
-    too_old = ", ".join(f"Java {java.version} in {java.home}" for java in found)
+    others = ", ".join(f"Java {java.version} in {java.home}" for java in found)
     raise MissingProgramError(
-        f"Spark needs Java {OLDEST} or newer; this machine has {too_old or 'none'}.",
+        f"Spark needs Java {OLDEST} to {TOO_NEW - 1}; this machine has {others or 'none'}.",
         remedy=INSTALL,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -39,6 +40,9 @@ _MARK = "TOOLKIT_STACK_HOME"
 
 # Settings of the user's own AWS, MinIO, Spark and Hadoop: none of them may reach the stack.
 _FOREIGN = ("AWS_", "MINIO_", "SPARK_", "PYSPARK_", "HADOOP_", "YARN_")
+
+
+_OWN_PORTS = range(20_000, 32_768)
 
 
 @dataclass(frozen=True)
@@ -296,12 +300,18 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return so many different ports of the loopback device that nobody listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    """Return so many different ports of the loopback device that nobody listens on.
+
+    They are drawn from below the range that Linux takes ports of outgoing connections (and of
+    port 0) from: until the service binds its own, no passing connection can take it.
+    """
+    free: list[int] = []
+    for port in random.sample(_OWN_PORTS, len(_OWN_PORTS)):
+        if len(free) == count:
+            break
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            free.append(port)
+    return free
 
 
 def require_free(ports: Mapping[str, int]) -> None:

@@ -270,9 +270,16 @@ class python_server:  # noqa: N801 - reads as the context manager that it is
         self.folder = folder
 
     def __enter__(self) -> str:
-        with tarfile.open(self.folder / "python.tar.gz", "w:gz", compresslevel=1) as archive:
-            for source, name in self._python():
-                archive.add(source, f"python/install/{name}", filter=self._wanted)
+        program = Path(sys.executable).resolve()
+        library = Path(sysconfig.get_path("stdlib"))
+        # Links are followed: in Debian's Python some lead out of the folder.
+        with tarfile.open(
+            self.folder / "python.tar.gz", "w:gz", compresslevel=1, dereference=True
+        ) as archive:
+            archive.add(program, f"python/install/bin/{program.name}")
+            archive.add(library, f"python/install/lib/{library.name}", filter=self._wanted)
+            for shared in Path(sysconfig.get_config_var("LIBDIR")).glob("libpython3*.so*"):
+                archive.add(shared, f"python/install/lib/{shared.name}")
         serve = partial(QuietHandler, directory=self.folder)
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), serve)
         threading.Thread(target=self.server.serve_forever).start()

@@ -67,6 +67,7 @@ def test_wrong_credentials_are_said_to_be_denied(storage: Storage) -> None:
         wrong.read(storage.location("test-storage", "x"))
 
 
+@pytest.mark.slow
 def test_upload_beyond_one_put_arrives_whole(storage: Storage, tmp_path: Path) -> None:
     file = tmp_path / "large.bin"
     file.write_bytes(bytes(range(256)) * 300_000)  # 77 MB: more than one part
@@ -111,7 +112,7 @@ def recorded_requests() -> Iterator[tuple[str, list[dict[str, str]]]]:
             pass
 
     with HTTPServer(("127.0.0.1", 0), Recorder) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}", seen
         server.shutdown()

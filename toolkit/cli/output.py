@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -69,4 +70,5 @@ def command_name() -> str:
         return "toolkit"
     script = Path(sys.executable).with_name("toolkit")
     here = Path.cwd()
-    return str(script.relative_to(here)) if script.is_relative_to(here) else str(script)
+    path = script.relative_to(here) if script.is_relative_to(here) else script
+    return shlex.quote(str(path))
