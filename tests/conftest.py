@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from pydantic import SecretStr
 
 import localstack
 from toolkit.cli.main import main
+from toolkit.cli.place import _on_stack
 from toolkit.pipeline import RunRequest, run
-from toolkit.profiles import Profile, S3Settings, SparkSettings, load_profile
+from toolkit.profiles import Profile, load_profile
 from toolkit.session import spark_session
 from toolkit.storage import Storage
 
@@ -80,23 +80,8 @@ def stack(stack_settings: StackSettings) -> Iterator[StackState]:
 @pytest.fixture(scope="session")
 def profile(stack: StackState) -> Profile:
     """Return the profile `local` on the tests' stack, on half of it: a CLI may run beside."""
-    assert stack.s3_endpoint
-    assert stack.access_key_id
-    assert stack.secret_access_key
-    return load_profile("local").on_stack(
-        s3=S3Settings(
-            endpoint=stack.s3_endpoint,
-            access_key_id=SecretStr(stack.access_key_id),
-            secret_access_key=SecretStr(stack.secret_access_key),
-        ),
-        spark=SparkSettings(
-            master=stack.spark_master_url,
-            jars=stack.jars,
-            java_home=stack.java_home,
-            cores=1,
-            executor_memory="1g",
-        ),
-    )
+    half = {"spark": {"cores": 1, "executor_memory": "1g"}}
+    return _on_stack(load_profile("local", options=half), stack)
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from toolkit.features import Featurizer, featurize
 from toolkit.folders import cache_folder
 from toolkit.images.listing import ImageListing, evenly_spaced, list_images, mirror_folder
 from toolkit.models import (
+    DEFAULT_MODEL,
     EngineName,
     Precision,
     executed_precision,
@@ -83,7 +84,7 @@ class RunRequest:
     """
 
     images: str
-    model: str = "EfficientNetLite0"
+    model: str = DEFAULT_MODEL
     weights: str = "imagenet"
     components: float | int = 0.95
     engine: EngineName = "openvino"

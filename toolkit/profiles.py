@@ -220,6 +220,7 @@ def find_config_file(start: Path | None = None) -> Path | None:
 
 def profile_names(config_file: Path | None = None) -> list[str]:
     """Return the names of the built-in profiles and of those in the configuration file."""
+    config_file = config_file or find_config_file()
     return sorted({*_BUILT_IN, *_tables(_read_config(config_file), config_file)})
 
 
@@ -248,14 +249,15 @@ def load_profile(
     """
     config_file = config_file or find_config_file()
     config = _read_config(config_file)
-    known = profile_names(config_file)
+    tables = _tables(config, config_file)
+    known = sorted({*_BUILT_IN, *tables})
     name = name or os.environ.get("TOOLKIT_PROFILE") or str(config.get("profile", "local"))
     if name not in known:
         raise RequestError(
             f"There is no profile {name!r}.",
             remedy=f"Profiles: {', '.join(known)}. Add [profiles.{name}] to {CONFIG_FILE}.",
         )
-    table = _tables(config, config_file).get(name, {})
+    table = tables.get(name, {})
     _refuse_secrets(table, config_file)
     given = {section: values for section, values in (options or {}).items() if values}
     try:
@@ -268,7 +270,6 @@ def load_profile(
 
 
 def _read_config(config_file: Path | None) -> dict[str, Any]:
-    config_file = config_file or find_config_file()
     if config_file is None:
         return {}
     try:
