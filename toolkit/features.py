@@ -1,20 +1,27 @@
 """Images -> feature vectors, on Spark.
 
-The keys of the images are spread over the executors. In each Python worker three things go on at
-the same time: bytes are fetched (many requests in flight), images are decoded and resized, and the
-network runs on full batches. Bytes and pixels never cross into the JVM; vectors leave as Arrow.
+The images are cut into parts; a task turns one part into one Parquet file. In each Python worker
+three things go on at the same time: bytes are fetched (many requests in flight), images are decoded
+and resized, and the network runs on full batches. The JVM sees keys and counts, and neither bytes
+nor pixels nor vectors.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from itertools import islice
-from threading import Semaphore
-from typing import TYPE_CHECKING, TypeVar
+from queue import SimpleQueue
+from threading import Lock, Semaphore
+from typing import TYPE_CHECKING, NamedTuple
 
-from toolkit.images.decode import UnreadableImage, decode_image
+import numpy as np
+import pyarrow as pa
+
+from toolkit.dataset import Dataset, vectors_column
+from toolkit.errors import JobError
+from toolkit.images.decode import UnreadableImage, decode_image, decoded_pixels
 from toolkit.models import engine_for
 from toolkit.storage import Location, ObjectNotFound, Storage
 
@@ -22,40 +29,125 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    import numpy as np
-    import pyarrow as pa
-    from pyspark.sql import DataFrame, SparkSession
+    from numpy.typing import NDArray
 
     from toolkit.images.listing import ImageObject
     from toolkit.models import Engine, PreparedModel
 
-__all__ = ["FEATURIZED_SCHEMA", "Featurizer", "featurize"]
+__all__ = [
+    "PLAN_VERSION",
+    "FeaturizePart",
+    "Featurizer",
+    "Part",
+    "PartDone",
+    "Unreadable",
+    "plan_parts",
+]
 
-FEATURIZED_SCHEMA = "origin string, label string, features array<float>, reason string"
+PLAN_VERSION = 1
+"""Raised whenever `plan_parts` cuts otherwise: a run is continued on the same parts only."""
 
-# Requests in flight per worker: on loopback 8 already keep a worker busy; more hide the tens of
-# milliseconds that S3 takes, and 16 photos of a phone in memory are still nothing.
-_FETCHES_IN_FLIGHT = 16
+# A part is the unit of retry, of balance and of progress: some seconds of a core's work, so that
+# starting it does not show and the last one does not keep others waiting.
+_PART_MULTIPLY_ADDS = 100e9
+_MOST_IMAGES = 1024
+_LEAST_IMAGES = 32
+_LEAST_PARTS = 64
+_PART_BYTES = 64 << 20
+
+# Requests in flight per worker: at the 30 ms that S3 takes, 1,000 small images a second.
+_FETCHES_IN_FLIGHT = 32
+# Images ahead of the network: so many batches of it, and so many bytes of files at most.
+_BATCHES_AHEAD = 4
+_BYTES_AHEAD = 64 << 20
 # Decoding runs beside the network on the worker's core; a second thread covers uneven sizes.
 _DECODERS = 2
-# Vectors leave a worker so many at a time; the engine cuts them into batches of its own.
-_ROWS_PER_BATCH = 32
-# Images that are fetched and decoded while the network runs.
-_IMAGES_AHEAD = 3 * _ROWS_PER_BATCH
-# A partition is the unit of retry, of balance and of progress: a few tasks a slot, none so small
-# that starting it shows.
-_TASKS_PER_SLOT = 8
-_SMALLEST_PARTITION = 32
-_LARGEST_PARTITION = 256
+# Of images that are larger once decoded, a worker holds one at a time.
+_LARGE_PIXELS = 4_000_000
 
-Key = tuple[str, str]  # origin, label
-T = TypeVar("T")
-R = TypeVar("R")
+_UNREADABLE = "unreadable"  # in the metadata of a part's file
+
+
+class Unreadable(NamedTuple):
+    """An image that could not be read, and why."""
+
+    origin: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Consecutive images of a listing that make one file of features.
+
+    Parameters
+    ----------
+    number
+        Its place among the parts, from 0.
+    images
+        Its images.
+    attempted
+        Whether an earlier attempt of the run may have finished it.
+    """
+
+    number: int
+    images: tuple[ImageObject, ...]
+    attempted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PartDone:
+    """What became of a part: number of vectors, the unreadable images, whether it was there."""
+
+    number: int
+    featurized: int
+    unreadable: tuple[Unreadable, ...]
+    reused: bool = False
+
+
+def plan_parts(
+    images: Iterable[ImageObject], *, count: int, multiply_adds: float, attempted: bool = False
+) -> Iterator[Part]:
+    """Cut the images into parts, in their order; the same images always into the same parts.
+
+    Parameters
+    ----------
+    images
+        What to featurize; read as the parts are taken.
+    count
+        Number of images, at least as many as there are.
+    multiply_adds
+        Arithmetic of the network for one image.
+    attempted
+        Whether an earlier attempt may have finished some.
+
+    Yields
+    ------
+    Part
+        Some seconds of work and at most 64 MiB of files; only an image that is larger alone has
+        more.
+    """
+    most = _images_per_part(count, multiply_adds)
+    number, size = 0, 0
+    part: list[ImageObject] = []
+    for image in images:
+        if part and (len(part) == most or size + image.size > _PART_BYTES):
+            yield Part(number, tuple(part), attempted)
+            number, size = number + 1, 0
+            part = []
+        part.append(image)
+        size += image.size
+    if part:
+        yield Part(number, tuple(part), attempted)
+
+
+def _images_per_part(count: int, multiply_adds: float) -> int:
+    worth = int(_PART_MULTIPLY_ADDS / multiply_adds)
+    return min(max(min(worth, count // _LEAST_PARTS), _LEAST_IMAGES), _MOST_IMAGES)
 
 
 @dataclass(frozen=True)
 class Featurizer:
-    """What an executor needs to turn keys into vectors; small and picklable.
+    """What an executor needs to turn images into vectors; small and picklable.
 
     Parameters
     ----------
@@ -77,58 +169,80 @@ class Featurizer:
     cache: Path
     threads: int = 1
 
-    def __call__(self, keys: Iterable[Key]) -> Iterator[pa.RecordBatch]:
-        """Yield the vectors of the images as Arrow batches of ``FEATURIZED_SCHEMA``."""
+    def __call__(self, images: Sequence[ImageObject]) -> tuple[NDArray[np.float32], dict[int, str]]:
+        """Compute the features of the images.
+
+        Returns
+        -------
+        vectors : ndarray of shape (n, dimensions), float32
+            One row an image, in their order; of an unreadable image, anything.
+        reasons : dict
+            For each unreadable image its index and why.
+        """
         engine = _engine(self)
         loader = _Loader(self.storage, engine.input_size)
-        loaded = _in_flight(loader, keys, threads=_FETCHES_IN_FLIGHT, ahead=_IMAGES_AHEAD)
-        while chunk := list(islice(loaded, _ROWS_PER_BATCH)):
-            yield _featurize_chunk(chunk, engine)
+        loaded = _as_completed(
+            loader,
+            images,
+            threads=_FETCHES_IN_FLIGHT,
+            ahead=_FETCHES_IN_FLIGHT + _BATCHES_AHEAD * engine.batch_size,
+            bytes_ahead=_BYTES_AHEAD,
+        )
+        return _infer(engine, loaded, len(images))
 
 
-def featurize(
-    spark: SparkSession, images: Sequence[ImageObject], *, featurizer: Featurizer, slots: int
-) -> DataFrame:
-    """Return the (lazy) vectors of the images, one row an image.
+@dataclass(frozen=True)
+class FeaturizePart:
+    """The task: writes the features of a part, and says what became of its images.
 
-    Parameters
-    ----------
-    spark
-        The session.
-    images
-        What to featurize.
-    featurizer
-        How.
-    slots
-        Tasks that run at a time; sets the size of the partitions.
-
-    Returns
-    -------
-    DataFrame
-        origin, label, features (float32 [D], null where the image is unreadable), reason (null
-        where it is readable).
+    The file's metadata keeps the unreadable images, so that vectors and reasons of a part appear
+    together or not at all.
     """
-    partitions = _partitions(images, slots)
-    keys = spark.sparkContext.broadcast(partitions)
 
-    def featurize_partitions(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        numbers = (number for batch in batches for number in batch.column(0).to_pylist())
-        return featurizer(key for number in numbers for key in keys.value[number])
+    featurizer: Featurizer
+    features: Dataset
 
-    # One row a partition, its number: so the driver decides which images a task gets, and no
-    # shuffle has to spread them.
-    rows = spark.range(0, len(partitions), 1, numPartitions=len(partitions))
-    return rows.mapInArrow(featurize_partitions, FEATURIZED_SCHEMA)
+    def __call__(self, part: Part) -> PartDone:
+        """Featurize a part, unless an earlier attempt of the run has."""
+        done = self._done_before(part) if part.attempted else None
+        return done or self._featurize(part)
+
+    def _featurize(self, part: Part) -> PartDone:
+        vectors, reasons = self.featurizer(part.images)
+        readable = [index for index in range(len(part.images)) if index not in reasons]
+        unreadable = tuple(
+            Unreadable(part.images[index].origin, reasons[index]) for index in sorted(reasons)
+        )
+        table = pa.table(
+            {
+                "origin": pa.array([part.images[i].origin for i in readable], pa.string()),
+                "label": pa.array([part.images[i].label for i in readable], pa.string()),
+                "features": vectors_column(vectors[readable] if reasons else vectors),
+            }
+        )
+        self.features.write(part.number, table, metadata={_UNREADABLE: json.dumps(unreadable)})
+        return PartDone(part.number, len(readable), unreadable)
+
+    def _done_before(self, part: Part) -> PartDone | None:
+        """Return what an earlier attempt made of the part; None if it is not all there."""
+        try:
+            table = self.features.read(part.number, columns=["origin"])
+            kept = table.schema.metadata[_UNREADABLE.encode()]
+        except (JobError, KeyError, TypeError):  # not there, or of another version
+            return None
+        unreadable = tuple(Unreadable(*each) for each in json.loads(kept))
+        origins = {*table["origin"].to_pylist(), *(each.origin for each in unreadable)}
+        if origins != {image.origin for image in part.images}:
+            return None
+        return PartDone(part.number, table.num_rows, unreadable, reused=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    """One image of a batch: its pixels, or the reason why there are none."""
+class _Loaded(NamedTuple):
+    """One image: its place among the images, and its pixels or the reason why there are none."""
 
-    origin: str
-    label: str
-    pixels: np.ndarray | None
-    reason: str | None
+    place: int
+    pixels: NDArray[np.uint8] | None
+    reason: str = ""
 
 
 class _Loader:
@@ -139,69 +253,89 @@ class _Loader:
         self._size = size
         # Many requests may wait for the network, few images may lie decoded at full size.
         self._decoding = Semaphore(_DECODERS)
+        self._large = Lock()
 
-    def __call__(self, key: Key) -> _Loaded:
-        origin, label = key
+    def __call__(self, index: int, image: ImageObject) -> _Loaded:
         try:
-            content = self._storage.read(Location.parse(origin))
-            with self._decoding:
-                return _Loaded(origin, label, decode_image(content, size=self._size), None)
+            content = self._storage.read(Location.parse(image.origin))
+            large = decoded_pixels(content) > _LARGE_PIXELS
+            with self._large if large else nullcontext(), self._decoding:
+                return _Loaded(index, decode_image(content, size=self._size))
         except ObjectNotFound:
-            return _Loaded(origin, label, None, "the object disappeared after it was listed")
+            return _Loaded(index, None, "the object disappeared after it was listed")
         except UnreadableImage as exc:
-            return _Loaded(origin, label, None, str(exc))
+            return _Loaded(index, None, str(exc))
 
 
-def _partitions(images: Sequence[ImageObject], slots: int) -> list[list[Key]]:
-    """Cut the images into the tasks' shares, in their order."""
-    size = -(-len(images) // (slots * _TASKS_PER_SLOT))
-    size = min(max(size, _SMALLEST_PARTITION), _LARGEST_PARTITION)
-    keys = [(image.origin, image.label) for image in images]
-    return [keys[start : start + size] for start in range(0, len(keys), size)]
+def _as_completed(
+    function: Callable[[int, ImageObject], _Loaded],
+    images: Sequence[ImageObject],
+    *,
+    threads: int,
+    ahead: int,
+    bytes_ahead: int,
+) -> Iterator[_Loaded]:
+    """Yield ``function(index, image)`` as each is done: a large image keeps no other waiting.
 
+    Begun and not yet taken are at most `ahead` images, and `bytes_ahead` bytes of files (one image
+    may be larger).
+    """
+    results: SimpleQueue[_Loaded | BaseException] = SimpleQueue()
+    in_flight = size = 0
 
-def _in_flight(
-    function: Callable[[T], R], items: Iterable[T], *, threads: int, ahead: int
-) -> Iterator[R]:
-    """Yield ``function(item)`` in the order of the items, computing up to `ahead` of them ahead."""
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[R]] = deque()
+    def call(index: int, image: ImageObject) -> None:
         try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) >= ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+            results.put(function(index, image))
+        except BaseException as exc:  # noqa: BLE001 - raised by the reader
+            results.put(exc)
+
+    def take() -> _Loaded:
+        nonlocal in_flight, size
+        result = results.get()
+        if isinstance(result, BaseException):
+            raise result
+        in_flight -= 1
+        size -= images[result.place].size
+        return result
+
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for index, image in enumerate(images):
+            while in_flight and (in_flight >= ahead or size + image.size > bytes_ahead):
+                yield take()
+            in_flight += 1
+            size += image.size
+            pool.submit(call, index, image)
+        while in_flight:
+            yield take()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _featurize_chunk(chunk: list[_Loaded], engine: Engine) -> pa.RecordBatch:
-    import numpy as np
-    import pyarrow as pa
+def _infer(
+    engine: Engine, loaded: Iterable[_Loaded], count: int
+) -> tuple[NDArray[np.float32], dict[int, str]]:
+    """Run the network on batches of what was loaded."""
+    vectors = np.zeros((count, engine.dimensions), np.float32)
+    batch = np.empty((engine.batch_size, *engine.input_size, 3), np.uint8)
+    places: list[int] = []
+    reasons: dict[int, str] = {}
 
-    pixels = [item.pixels for item in chunk if item.pixels is not None]
-    vectors = (
-        engine.featurize(np.stack(pixels))
-        if pixels
-        else np.empty((0, engine.dimensions), np.float32)
-    )
-    readable = np.array([item.pixels is not None for item in chunk])
-    lengths = np.where(readable, engine.dimensions, 0)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    features = pa.ListArray.from_arrays(
-        pa.array(offsets), pa.array(vectors.ravel(), pa.float32()), mask=pa.array(~readable)
-    )
-    return pa.record_batch(
-        {
-            "origin": pa.array([item.origin for item in chunk], pa.string()),
-            "label": pa.array([item.label for item in chunk], pa.string()),
-            "features": features,
-            "reason": pa.array([item.reason for item in chunk], pa.string()),
-        }
-    )
+    def flush() -> None:
+        vectors[places] = engine.featurize(batch[: len(places)])
+        places.clear()
+
+    for item in loaded:
+        if item.pixels is None:
+            reasons[item.place] = item.reason
+            continue
+        batch[len(places)] = item.pixels
+        places.append(item.place)
+        if len(places) == len(batch):
+            flush()
+    if places:
+        flush()
+    return vectors, reasons
 
 
 def _engine(featurizer: Featurizer) -> Engine:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import zipfile
 from collections import deque
 from dataclasses import dataclass
-from functools import reduce
+from operator import itemgetter
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import numpy as np
@@ -18,12 +18,11 @@ import numpy as np
 from toolkit.errors import JobError, RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from os import PathLike
 
-    import pyarrow as pa
     from numpy.typing import NDArray
-    from pyspark.sql import DataFrame
+    from pyspark import RDD
 
     FloatArray = NDArray[np.float64]
 
@@ -42,8 +41,6 @@ _FAN_IN = 8
 # Variances are known to about d * eps of the largest one (the backward error of a symmetric
 # eigensolver; 5e-13 at d = 2,048): what lies below this part of it is rounding, not a direction.
 _RESOLUTION = 1e-12
-
-_STATE_SCHEMA = "position int, n_samples bigint, mean binary, upper binary, fault string"
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,42 +91,6 @@ class PCAModel:
                 f"vectors of shape {vectors.shape} do not fit a PCA of {self.mean.size} dimensions"
             )
         return (vectors.astype(np.float64) - self.mean) @ self.components.T
-
-    def project(
-        self, vectors: DataFrame, *, input_col: str = "features", output_col: str = "pca"
-    ) -> DataFrame:
-        """Add a column of projected vectors; all other columns stay.
-
-        Parameters
-        ----------
-        vectors
-            Has a column of arrays of d floats.
-        input_col
-            The name of that column.
-        output_col
-            The name of the new column: array<float> of length k.
-
-        Returns
-        -------
-        DataFrame
-            Lazy, as every transformation of Spark: a vector that does not fit fails its action.
-
-        Raises
-        ------
-        RequestError
-            There is no such input column of float arrays, or there is an output column already.
-        """
-        from pyspark.sql.types import ArrayType, FloatType, StructField, StructType
-
-        _check_vector_column(vectors, input_col)
-        if output_col in vectors.columns:
-            raise RequestError(
-                f"The column {output_col!r} exists already.",
-                remedy=f"Choose another output_col; the columns are {', '.join(vectors.columns)}.",
-            )
-        column = StructField(output_col, ArrayType(FloatType()))
-        schema = StructType([*vectors.schema.fields, column])
-        return vectors.mapInArrow(_projector(self, input_col, output_col), schema)
 
     def save(self, file: str | PathLike[str] | BinaryIO) -> None:
         """Write the model as npz: one array for each parameter, under its name.
@@ -202,26 +163,22 @@ def parse_components(text: str) -> Components:
     return components
 
 
-def fit_pca(
-    features: DataFrame, *, input_col: str = "features", components: Components = 0.95
-) -> PCAModel:
-    """Fit a principal component analysis to the vectors of a DataFrame, in one pass.
+def fit_pca(vectors: RDD[NDArray[np.floating]], *, components: Components = 0.95) -> PCAModel:
+    """Fit a principal component analysis to distributed vectors, in one pass.
 
     The mean and the scatter matrix of each partition are merged by the update of Chan, Golub and
     LeVeque, "Algorithms for computing the sample variance", The American Statistician 37 (1983),
     which unlike a Gram matrix corrected at the end loses no digits to a large mean.
 
-    Where the data has more partitions than Spark runs at once, they are taken several to a task, so
-    that there are no more matrices than tasks. A task needs memory for about 4 matrices of d x d
-    float64 (130 MB at d = 2,048), the driver for about 8. As eight packed matrices pass through
-    Spark's limit on results (`spark.driver.maxResultSize`, 1 GB), d may be up to about 5,000.
+    A partition makes one matrix: a few a core are enough. A task needs memory for about 4 matrices
+    of d x d float64 (130 MB at d = 2,048), the driver for about 8. As eight packed matrices pass
+    through Spark's limit on results (`spark.driver.maxResultSize`, 1 GB), d may be up to about
+    5,000.
 
     Parameters
     ----------
-    features
-        Has a column of arrays of floats (float or double), all of the same length d.
-    input_col
-        The name of that column.
+    vectors
+        Arrays of shape (n, d), any floating type; n may differ from one to the next and be 0.
     components
         A float is the part of the variance to explain, over 0 and at most 1: the smallest number of
         components is kept whose ratios add up to it. An int is the number of components, from 1 to
@@ -234,17 +191,13 @@ def fit_pca(
     Raises
     ------
     RequestError
-        There is no such column of float arrays; `components` is out of its range, or larger than
-        the rank, which is the number of directions with more than 1e-12 of the largest variance
-        (at most one less than there are vectors).
+        `components` is out of its range, or larger than the rank, which is the number of directions
+        with more than 1e-12 of the largest variance (at most one less than there are vectors).
     JobError
         The vectors are of different lengths, missing, NaN or infinite, or have no variance.
     """
     _check_components(components)
-    _check_vector_column(features, input_col)
-    # Fewer tasks than that would leave cores idle; more would only make more matrices.
-    tasks = features.sparkSession.sparkContext.defaultParallelism
-    return _model(_total_scatter(features, input_col=input_col, tasks=tasks), components)
+    return _model(_total_scatter(vectors), components)
 
 
 def _check_components(components: Components) -> None:
@@ -259,25 +212,6 @@ def _bad_components(components: Components | str) -> RequestError:
         f"whole number of components from 1, such as 25; got {components}.",
         remedy="Give --components 0.95, or --components with the number that you want.",
     )
-
-
-def _check_vector_column(vectors: DataFrame, name: str) -> None:
-    from pyspark.sql.types import ArrayType, DoubleType, FloatType
-
-    if name not in vectors.columns:
-        raise RequestError(
-            f"There is no column {name!r}.",
-            remedy=f"Name one of {', '.join(vectors.columns)} as input_col.",
-        )
-    data_type = vectors.schema[name].dataType
-    if not (
-        isinstance(data_type, ArrayType)
-        and isinstance(data_type.elementType, FloatType | DoubleType)
-    ):
-        raise RequestError(
-            f"The column {name!r} is {data_type.simpleString()}, not array<float>.",
-            remedy="Name a column of feature vectors as input_col.",
-        )
 
 
 # --- from scatter to model, on the driver ---
@@ -354,34 +288,26 @@ def _with_fixed_signs(directions: FloatArray) -> FloatArray:
 # --- the scatter of everything, by a tree of tasks ---
 
 
-def _total_scatter(features: DataFrame, *, input_col: str, tasks: int) -> _Scatter:
-    """Add up the scatter of at most so many tasks, eight at a time until eight are left.
+def _total_scatter(vectors: RDD[NDArray[np.floating]]) -> _Scatter:
+    """Add up the scatter of all partitions, eight at a time until eight are left.
 
-    Positions of tasks give the order of addition.
+    Numbers of partitions give the order of addition.
     """
-    from pyspark.sql import functions as F  # noqa: N812 - Spark's own custom
-
-    states = (
-        features.select(input_col).coalesce(tasks).mapInArrow(_scatter_of_partition, _STATE_SCHEMA)
-    )
-    while tasks > _FAN_IN:
-        group = F.floor(F.col("position") / _FAN_IN).cast("int")
-        states = (
-            states.withColumn("group", group)
-            .groupBy("group")
-            .applyInArrow(_merge_group, _STATE_SCHEMA)
-        )
-        tasks = -(-tasks // _FAN_IN)
+    states = vectors.mapPartitionsWithIndex(_scatter_of_partition)
+    count = vectors.getNumPartitions()
+    while count > _FAN_IN:
+        count = -(-count // _FAN_IN)
+        states = states.map(_in_group).groupByKey(count).map(_merge_group)
     try:
-        total = _merge_rows(states.toArrow())
+        total = _merge_states(states.collect())
     except _UnusableFeaturesError as exc:
         raise JobError(
-            f"No PCA can be made of the column {input_col!r}: {exc}.",
+            f"No PCA can be made of the features: {exc}.",
             remedy="Compute the features again: run with --fresh.",
         ) from exc
     if total is None:
         raise JobError(
-            f"No PCA can be made of the column {input_col!r}: there are no vectors.",
+            "No PCA can be made of the features: there are no vectors.",
             remedy="See the quarantine for why no image was featurized.",
         )
     return total
@@ -391,30 +317,51 @@ class _UnusableFeaturesError(ValueError):
     """The vectors are such that no PCA can be made of them; the text says how."""
 
 
-def _scatter_of_partition(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Reduce the vectors of one partition to one state, or to none where there are no vectors.
+# The number of a partition, or of a group of them, and its scatter; or what is wrong with its
+# vectors; or nothing, where it has none. A fault is told and not raised: Spark would try again
+# three times, and wrap it in two tracebacks.
+_State: TypeAlias = "tuple[int, _Scatter | str | None]"
 
-    What is wrong with the vectors is told in the state and not raised: Spark would try again three
-    times, and wrap it in two tracebacks.
-    """
-    from pyspark import TaskContext
 
-    context = TaskContext.get()
-    position = context.partitionId() if context else 0
+def _scatter_of_partition(number: int, blocks: Iterable[NDArray[np.floating]]) -> Iterator[_State]:
+    """Reduce the vectors of one partition to one state."""
     try:
-        state = _scatter_of(_vectors(batch.column(0)) for batch in batches if batch.num_rows)
+        yield number, _scatter_of(block for block in blocks if len(block))
     except _UnusableFeaturesError as exc:
-        deque(batches, maxlen=0)  # Spark's worker protocol wants its input read to the end
-        yield _fault_row(position, str(exc))
-    else:
+        deque(blocks, maxlen=0)  # Spark uses a worker again only if it has read its input
+        yield number, str(exc)
+
+
+def _in_group(state: _State) -> tuple[int, _State]:
+    return state[0] // _FAN_IN, state
+
+
+def _merge_group(group: tuple[int, Iterable[_State]]) -> _State:
+    """Add up the states of one branch of the tree."""
+    number, states = group
+    try:
+        return number, _merge_states(states)
+    except _UnusableFeaturesError as exc:
+        return number, str(exc)
+
+
+def _merge_states(states: Iterable[_State]) -> _Scatter | None:
+    """Add up states in the order of their numbers; None where there are no vectors."""
+    total = None
+    for _, state in sorted(states, key=itemgetter(0)):
+        if isinstance(state, str):
+            raise _UnusableFeaturesError(state)
         if state is not None:
-            yield _state_row(position, state)
+            total = state if total is None else _merge(total, state)
+    return total
 
 
 def _scatter_of(batches: Iterable[NDArray[np.floating]]) -> _Scatter | None:
     """Compute the scatter of vectors that come in batches of shape (n, d)."""
     partition: _Accumulator | None = None
     for vectors in batches:
+        if not vectors.shape[1]:
+            raise _UnusableFeaturesError("its vectors are empty")
         if partition is None:
             partition = _Accumulator(origin=vectors[0])
         partition.add(vectors)
@@ -508,99 +455,3 @@ def _check_dimensions(a: NDArray[np.floating], b: NDArray[np.floating]) -> None:
 def _upper_triangle(dimensions: int) -> NDArray[np.bool_]:
     """Return the mask of shape (d, d) that picks the upper triangle row by row."""
     return np.triu(np.ones((dimensions, dimensions), dtype=np.bool_))
-
-
-# --- Arrow at the border ---
-
-
-def _vectors(column: pa.ListArray) -> NDArray[np.floating]:
-    """View a column of lists, all of one length, as an array of shape (n, d) without a copy."""
-    if column.null_count:
-        raise _UnusableFeaturesError("some of its vectors are null")
-    lengths = column.value_lengths().to_numpy()
-    shortest, longest = int(lengths.min()), int(lengths.max())
-    if shortest != longest:
-        raise _UnusableFeaturesError(
-            f"its vectors have different lengths, {shortest} and {longest}"
-        )
-    if not longest:
-        raise _UnusableFeaturesError("its vectors are empty")
-    flat: NDArray[np.floating] = column.flatten().to_numpy(zero_copy_only=False)
-    return flat.reshape(len(column), longest)
-
-
-def _projector(
-    model: PCAModel, input_col: str, output_col: str
-) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """Make the function that adds the projected vectors to Arrow batches."""
-
-    def project(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        import pyarrow as pa
-
-        kept = len(model.components)
-        for batch in batches:
-            if not batch.num_rows:
-                continue
-            projected = model.transform(_vectors(batch.column(input_col))).astype(np.float32)
-            offsets = np.arange(0, projected.size + 1, kept, dtype=np.int32)
-            column = pa.ListArray.from_arrays(offsets, projected.ravel())
-            yield pa.RecordBatch.from_arrays(
-                [*batch.columns, column], names=[*batch.schema.names, output_col]
-            )
-
-    return project
-
-
-def _state_row(position: int, state: _Scatter) -> pa.RecordBatch:
-    return _row(position, state.n_samples, state.mean.tobytes(), state.upper.tobytes(), None)
-
-
-def _fault_row(position: int, fault: str) -> pa.RecordBatch:
-    return _row(position, 0, b"", b"", fault)
-
-
-def _row(
-    position: int, n_samples: int, mean: bytes, upper: bytes, fault: str | None
-) -> pa.RecordBatch:
-    import pyarrow as pa
-
-    return pa.RecordBatch.from_arrays(
-        [
-            pa.array([position], pa.int32()),
-            pa.array([n_samples], pa.int64()),
-            pa.array([mean], pa.binary()),
-            pa.array([upper], pa.binary()),
-            pa.array([fault], pa.string()),
-        ],
-        names=["position", "n_samples", "mean", "upper", "fault"],
-    )
-
-
-def _merge_rows(table: pa.Table) -> _Scatter | None:
-    """Add up the states of a table in the order of their positions; None where there are none."""
-    states = []
-    for row in table.sort_by("position").to_batches(max_chunksize=1):
-        fault = row.column("fault")[0].as_py()
-        if fault:
-            raise _UnusableFeaturesError(fault)
-        states.append(
-            _Scatter(
-                n_samples=row.column("n_samples")[0].as_py(),
-                mean=np.frombuffer(row.column("mean")[0].as_buffer()),
-                upper=np.frombuffer(row.column("upper")[0].as_buffer()),
-            )
-        )
-    return reduce(_merge, states) if states else None
-
-
-def _merge_group(table: pa.Table) -> pa.Table:
-    """Add up the states of one branch of the tree."""
-    import pyarrow as pa
-
-    position = table.column("group")[0].as_py()
-    try:
-        state = _merge_rows(table)
-    except _UnusableFeaturesError as exc:
-        return pa.Table.from_batches([_fault_row(position, str(exc))])
-    # Spark makes no group without rows.
-    return pa.Table.from_batches([] if state is None else [_state_row(position, state)])

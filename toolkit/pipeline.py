@@ -8,19 +8,24 @@ import io
 import json
 import platform
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow.parquet as pq
+import numpy as np
+import pyarrow as pa
 
 from toolkit import report
+from toolkit.dataset import Dataset, matrix, vectors_column
 from toolkit.errors import JobError, RequestError, ToolkitError
-from toolkit.features import Featurizer, featurize
+from toolkit.features import PLAN_VERSION, FeaturizePart, Featurizer, plan_parts
 from toolkit.folders import cache_folder
-from toolkit.images.listing import ImageListing, evenly_spaced, list_images, mirror_folder
+from toolkit.images.listing import ImageListing, list_images, mirror_folder
+from toolkit.jobs import run_tasks, slots
 from toolkit.models import (
     DEFAULT_MODEL,
     EngineName,
@@ -30,27 +35,31 @@ from toolkit.models import (
     prepare,
     resolve_weights,
 )
-from toolkit.pca import fit_pca
+from toolkit.pca import PCAModel, fit_pca
 from toolkit.progress import Progress, Silent
 from toolkit.runs import RUNS, Counts, Owner, RunFolder, RunRecord, all_runs, new_run_id, now
-from toolkit.session import slots, spark_errors, spark_session, watch_tasks
+from toolkit.session import spark_errors, spark_session
 from toolkit.storage import Location, ObjectNotFound, Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from pyspark.sql import DataFrame, SparkSession
+    from numpy.typing import NDArray
+    from pyspark import RDD, Broadcast
+    from pyspark.sql import SparkSession
 
-    from toolkit.images.listing import ImageObject
-    from toolkit.models import PreparedModel
-    from toolkit.pca import PCAModel
+    from toolkit.features import PartDone, Unreadable
+    from toolkit.models import ModelSpec, PreparedModel
     from toolkit.profiles import Profile
 
 __all__ = ["RunRequest", "run"]
 
-# Features are committed wave by wave: an interrupted run loses one wave at most. Large enough that
-# the wait for a wave's last partition does not show.
-_WAVE_IMAGES = 8_192
+# Files of results hold so many parts of features at most: large files for readers, little memory
+# for the tasks that write them; and as many files as keep every core busy.
+_PARTS_PER_RESULT = 64
+_RESULTS_PER_SLOT = 4
+# Rows of one file of the quarantine.
+_QUARANTINE_ROWS = 65_536
 _REASONS_SHOWN = 3
 _PICTURED_IMAGES = 2_000
 # Each costs a request; an older run than that is not missed.
@@ -128,46 +137,61 @@ def run(
     storage = Storage(profile.s3)
     output = Location.parse(request.output) if request.output else None
 
+    spec = model_spec(request.model)
     with stages("images", "Images"):
         listing = _list(request, storage, stages.progress)
         if output is not None:
             _check_output(output, listing, storage)
-    with stages("model", f"Model {request.model}"):
-        model = _prepare(request, storage)
-    folder, record = _open_run(request, profile, listing=listing, model=model)
-    result = output or folder.file("result")
-
-    with (
-        _recording_failure(folder, record),
-        spark_errors(log),
-        _session(spark, profile, log, stages) as session,
-    ):
-        with stages("features", "Features", total=len(listing.images)):
+    with _session(spark, profile, log=log, stages=stages) as session:
+        with stages("model", f"Model {spec.name}"):
+            model = _prepare(spec, request, storage)
             featurizer = _featurizer(model, storage)
-            _featurize(session, listing.images, featurizer, folder=folder, stages=stages)
-            features = session.read.parquet(folder.file("features").uri)
-            counts = _reconcile(session, len(listing.images), folder)
-        with stages("pca", "PCA"):
-            pca = fit_pca(features, components=request.components)
-            storage.write(folder.file("pca.npz"), _npz(pca))
-        with stages("result", "Result"):
-            projected = pca.project(features).drop("features")
-            projected.write.mode("overwrite").parquet(result.uri)
-            sample = _sample(storage, result)
-        record = replace(
-            record,
-            status="done",
-            finished_at=now(),
-            counts=counts,
-            components=len(pca.components),
-            explained_variance=float(pca.explained_variance_ratio.sum()),
-            seconds=stages.seconds,
-            images_per_second=stages.images_per_second,
-            uris={**record.uris, "result": result.uri},
-        )
-        html = report.render(record, pca.explained_variance_ratio, sample)
-        storage.write(folder.file("report.html"), html.encode())
-        folder.save(record)
+        folder, record, continues = _open_run(request, profile, listing=listing, model=model)
+        features = folder.dataset("features")
+        result = Dataset(storage, output or folder.file("result"))
+
+        with _recording_failure(folder, record), spark_errors(log):
+            work = session()
+            with stages("features", "Features", total=len(listing)):
+                parts = plan_parts(
+                    listing,
+                    count=len(listing),
+                    multiply_adds=getattr(model, "multiply_adds", 4e8),
+                    attempted=continues,
+                )
+                done = run_tasks(
+                    work,
+                    parts,
+                    FeaturizePart(featurizer, features),
+                    weight=lambda part: len(part.images),
+                    on_done=stages.progress.advance_to,
+                )
+                counts = _account(done, folder=folder, stages=stages)
+                _reconcile(counts, len(listing), folder)
+                features.complete()
+            with stages("pca", "PCA"):
+                vectors = _vectors(work, features, model.dimensions)
+                pca = fit_pca(vectors, components=request.components)
+                storage.write(folder.file("pca.npz"), _npz(pca))
+                _expect(pca.n_samples, counts.featurized, "vectors were read back")
+            with stages("result", "Result"):
+                written = _project(work, pca, features, result=result)
+                _expect(written, counts.featurized, "rows of the result were written")
+                sample = _sample(result)
+            record = replace(
+                record,
+                status="done",
+                finished_at=now(),
+                counts=counts,
+                components=len(pca.components),
+                explained_variance=float(pca.explained_variance_ratio.sum()),
+                seconds=stages.seconds,
+                images_per_second=stages.images_per_second,
+                uris={**record.uris, "result": result.location.uri},
+            )
+            html = report.render(record, pca.explained_variance_ratio, sample)
+            storage.write(folder.file("report.html"), html.encode())
+            folder.save(record)
     return record
 
 
@@ -227,7 +251,7 @@ def _list(request: RunRequest, storage: Storage, progress: Progress) -> ImageLis
     if listing.skipped:
         progress.say(f"{listing.skipped} files are no images by their names: skipped")
     if request.limit is not None:
-        listing = replace(listing, images=evenly_spaced(listing.images, request.limit))
+        listing = listing.evenly_spaced(request.limit)
     return listing
 
 
@@ -256,9 +280,8 @@ def _check_output(output: Location, listing: ImageListing, storage: Storage) -> 
             )
 
 
-def _prepare(request: RunRequest, storage: Storage) -> PreparedModel:
+def _prepare(spec: ModelSpec, request: RunRequest, storage: Storage) -> PreparedModel:
     cache = cache_folder()
-    spec = model_spec(request.model)
     weights = resolve_weights(spec, request.weights, cache=cache, bucket=_Bucket(storage))
     return prepare(spec, weights, engine=request.engine, precision=request.precision, cache=cache)
 
@@ -276,8 +299,8 @@ def _featurizer(model: PreparedModel, storage: Storage) -> Featurizer:
 
 def _open_run(
     request: RunRequest, profile: Profile, *, listing: ImageListing, model: PreparedModel
-) -> tuple[RunFolder, RunRecord]:
-    """Continue the newest unfinished run of the same request, or begin one."""
+) -> tuple[RunFolder, RunRecord, bool]:
+    """Continue the newest unfinished run of the same request (True), or begin one."""
     storage = Storage(profile.s3)
     fingerprint = _fingerprint(listing, model)
     unfinished = None if request.fresh else _unfinished(storage, fingerprint)
@@ -297,9 +320,9 @@ def _open_run(
         fingerprint=fingerprint,
         owner=Owner.this_process(),
         started_at=now(),
-        counts=Counts(listed=len(listing.images)),
+        counts=Counts(listed=len(listing)),
         skipped=listing.skipped,
-        labels=len({image.label for image in listing.images}),
+        labels=listing.labels,
         dimensions=model.dimensions,
         versions=_versions(),
         uris={
@@ -314,12 +337,11 @@ def _open_run(
         },
     )
     folder.save(record)
-    return folder, record
+    return folder, record, unfinished is not None
 
 
 def _fingerprint(listing: ImageListing, model: PreparedModel) -> str:
-    images = [(image.origin, image.size, image.e_tag) for image in listing.images]
-    identity = [images, model.key, executed_precision(model)]
+    identity = [listing.fingerprint, model.key, executed_precision(model), PLAN_VERSION]
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
 
@@ -344,110 +366,153 @@ def _recording_failure(folder: RunFolder, record: RunRecord) -> Iterator[None]:
 
 @contextmanager
 def _session(
-    spark: SparkSession | None, profile: Profile, log: Path, stages: _Stages
-) -> Iterator[SparkSession]:
+    spark: SparkSession | None, profile: Profile, *, log: Path, stages: _Stages
+) -> Iterator[Callable[[], SparkSession]]:
+    """Start Spark beside what the block does first; give the function that waits for it."""
     if spark is not None:
-        yield spark
+        yield lambda: spark
         return
-    with ExitStack() as stack:
-        with stages("spark", "Spark session"):
-            session = stack.enter_context(spark_session(profile, app="toolkit run", log=log))
-        yield session
+    with ExitStack() as exits, ThreadPoolExecutor(1) as beside:
+
+        def start() -> SparkSession:
+            begin = time.perf_counter()
+            session = exits.enter_context(spark_session(profile, app="toolkit run", log=log))
+            stages.seconds["spark"] = round(time.perf_counter() - begin, 3)
+            return session
+
+        starting = beside.submit(start)
+
+        def wait() -> SparkSession:
+            stages.progress.begin("Spark session")
+            session = starting.result()
+            stages.progress.end(stages.seconds["spark"])
+            return session
+
+        yield wait
 
 
-def _featurize(
-    spark: SparkSession,
-    images: Sequence[ImageObject],
-    featurizer: Featurizer,
-    *,
-    folder: RunFolder,
-    stages: _Stages,
-) -> None:
-    """Write features and quarantine of the images that have neither yet, wave by wave."""
-    known = _origins(spark, folder)
-    todo = [image for image in images if image.origin not in known]
-    already = len(images) - len(todo)
-    if already:
-        stages.progress.say(f"{already} images are done already: continuing")
-    for start in range(0, len(todo), _WAVE_IMAGES):
-        wave = todo[start : start + _WAVE_IMAGES]
-
-        def on_done(done: int, start: int = start) -> None:
-            stages.progress.advance_to(already + start + done)
-
-        _write_wave(spark, wave, featurizer, folder=folder, on_done=on_done)
-        on_done(len(wave))
-    stages.done_here = len(todo)
+def _account(done: Iterable[PartDone], *, folder: RunFolder, stages: _Stages) -> Counts:
+    """Count what became of the parts, and write the unreadable images to the quarantine."""
+    featurized = quarantined = 0
+    rows: list[Unreadable] = []
+    quarantine = folder.dataset("quarantine")
+    files = 0
+    for part in done:
+        featurized += part.featurized
+        quarantined += len(part.unreadable)
+        if not part.reused:
+            stages.done_here += part.featurized + len(part.unreadable)
+        rows += part.unreadable
+        if len(rows) >= _QUARANTINE_ROWS:
+            quarantine.write(files, _quarantine_table(rows))
+            files += 1
+            rows = []
+    if rows or not files:  # readers want a file, even an empty one
+        quarantine.write(files, _quarantine_table(rows))
+    quarantine.complete()
+    return Counts(featurized + quarantined, featurized, quarantined)
 
 
-def _write_wave(
-    spark: SparkSession,
-    images: Sequence[ImageObject],
-    featurizer: Featurizer,
-    *,
-    folder: RunFolder,
-    on_done: Callable[[int], None],
-) -> None:
-    # Kept until both outputs are written: the network runs once for vectors and reasons alike.
-    rows = featurize(spark, images, featurizer=featurizer, slots=slots(spark)).persist()
-    try:
-        with watch_tasks(spark, lambda done, of: on_done(done * len(images) // of)):
-            _append(rows.where("reason IS NULL").drop("reason"), folder.file("features"))
-        unreadable = rows.where("reason IS NOT NULL").select("origin", "reason")
-        _append(unreadable.coalesce(1), folder.file("quarantine"))
-    finally:
-        rows.unpersist()
+def _quarantine_table(rows: Sequence[Unreadable]) -> pa.Table:
+    return pa.table(
+        {
+            "origin": pa.array([row.origin for row in rows], pa.string()),
+            "reason": pa.array([row.reason for row in rows], pa.string()),
+        }
+    )
 
 
-def _append(rows: DataFrame, location: Location) -> None:
-    rows.write.mode("append").parquet(location.uri)
-
-
-def _origins(spark: SparkSession, folder: RunFolder) -> set[str]:
-    """Return the origins that an earlier attempt of the run has finished.
-
-    Its last commit may have been cut off: what is visible of it counts, ``_SUCCESS`` or not.
-    """
-    return {
-        row.origin
-        for part in ("features", "quarantine")
-        if any(
-            e.location.key.endswith(".parquet") for e in folder.storage.objects(folder.file(part))
-        )
-        for row in spark.read.parquet(folder.file(part).uri).select("origin").toLocalIterator()
-    }
-
-
-def _reconcile(spark: SparkSession, listed: int, folder: RunFolder) -> Counts:
-    """Count what was written, and insist that every listed image is in exactly one place.
+def _reconcile(counts: Counts, listed: int, folder: RunFolder) -> None:
+    """Insist that every listed image has ended in one place, and that there is something to go on.
 
     Raises
     ------
     JobError
-        An image is missing or there twice, or none could be read.
+        An image is missing, or none could be read.
     """
-    quarantine = spark.read.parquet(folder.file("quarantine").uri)
-    features = spark.read.parquet(folder.file("features").uri)
-    written = features.selectExpr("origin", "1 AS featurized").union(
-        quarantine.selectExpr("origin", "0 AS featurized")
+    _expect(counts.listed, listed, "images were featurized or quarantined")
+    if counts.featurized:
+        return
+    reasons = Counter(
+        reason
+        for table in folder.dataset("quarantine").tables(columns=["reason"])
+        for reason in table["reason"].to_pylist()
     )
-    row = written.selectExpr("count(*)", "sum(featurized)", "count(DISTINCT origin)").first()
-    rows, featurized, distinct = (value or 0 for value in row or (0, 0, 0))
-    counts = Counts(listed, featurized, rows - featurized)
-    if not listed == counts.featurized + counts.quarantined == distinct:
+    shown = "; ".join(f"{times} x {why}" for why, times in reasons.most_common(_REASONS_SHOWN))
+    raise JobError(
+        f"None of the {listed} images could be read: {shown}.",
+        remedy=f"See {folder.file('quarantine').uri} for each image's reason.",
+    )
+
+
+def _expect(found: int, expected: int, what: str) -> None:
+    """Insist that nothing was lost or doubled.
+
+    Raises
+    ------
+    JobError
+        There are more or fewer than there should be.
+    """
+    if found != expected:
         raise JobError(
-            f"{listed} images were listed, but {counts.featurized} were featurized and "
-            f"{counts.quarantined} quarantined ({distinct} different ones).",
+            f"{found} {what}, and it should be {expected}.",
             remedy="Run again with --fresh; if it stays, please report it with the run's folder.",
         )
-    if not counts.featurized:
-        reasons = quarantine.groupBy("reason").count().orderBy("count", ascending=False)
-        shown = "; ".join(f"{row[1]} x {row[0]}" for row in reasons.take(_REASONS_SHOWN))
-        raise JobError(
-            f"None of the {listed} images could be read: {shown}.",
-            remedy=f"See {folder.file('quarantine').uri} for each image's reason.",
-        )
-    return counts
+
+
+@dataclass(frozen=True)
+class _ReadVectors:
+    """Reads the vectors of a part, on an executor."""
+
+    features: Dataset
+    dimensions: int
+
+    def __call__(self, number: int) -> NDArray[np.float32]:
+        column = self.features.read(number, columns=["features"])["features"]
+        return matrix(column, dimensions=self.dimensions)
+
+
+def _vectors(spark: SparkSession, features: Dataset, dimensions: int) -> RDD[NDArray[np.float32]]:
+    """Return the vectors of all parts, one partition a core: each makes one large matrix."""
+    numbers = features.numbers()
+    partitions = min(slots(spark), len(numbers))
+    read = _ReadVectors(features, dimensions)
+    return spark.sparkContext.parallelize(numbers, partitions).map(read)
+
+
+@dataclass(frozen=True)
+class _ProjectParts:
+    """The task: projects some parts of the features and writes one file of the result."""
+
+    pca: Broadcast[PCAModel]
+    features: Dataset
+    result: Dataset
+
+    def __call__(self, task: tuple[int, Sequence[int]]) -> int:
+        number, parts = task
+        table = pa.concat_tables(map(self._projected, parts))
+        self.result.write(number, table)
+        return int(table.num_rows)
+
+    def _projected(self, number: int) -> pa.Table:
+        pca = self.pca.value
+        table = self.features.read(number)
+        vectors = matrix(table["features"], dimensions=pca.mean.size)
+        column = vectors_column(pca.transform(vectors).astype(np.float32))
+        return table.drop_columns(["features"]).append_column("pca", column)
+
+
+def _project(spark: SparkSession, pca: PCAModel, features: Dataset, *, result: Dataset) -> int:
+    """Write the result, replacing an earlier one; return the number of its rows."""
+    numbers = features.numbers()
+    share = -(-len(numbers) // (_RESULTS_PER_SLOT * slots(spark)))
+    share = min(share, _PARTS_PER_RESULT)
+    shares = (numbers[start : start + share] for start in range(0, len(numbers), share))
+    result.clear()
+    task = _ProjectParts(spark.sparkContext.broadcast(pca), features, result)
+    rows = sum(run_tasks(spark, enumerate(shares), task))
+    result.complete()
+    return rows
 
 
 def _npz(pca: PCAModel) -> bytes:
@@ -456,13 +521,11 @@ def _npz(pca: PCAModel) -> bytes:
     return file.getvalue()
 
 
-def _sample(storage: Storage, result: Location) -> list[tuple[str, float, float]]:
-    """Return label and first two components of some images of every part of the result."""
-    parts = [part for part in storage.objects(result) if part.location.key.endswith(".parquet")]
-    share = -(-_PICTURED_IMAGES // max(1, len(parts)))
+def _sample(result: Dataset) -> list[tuple[str, float, float]]:
+    """Return label and first two components of some images of every file of the result."""
+    share = -(-_PICTURED_IMAGES // max(1, len(result.numbers())))
     sample: list[tuple[str, float, float]] = []
-    for part in parts[:_PICTURED_IMAGES]:
-        table = pq.read_table(io.BytesIO(storage.read(part.location)), columns=["label", "pca"])
+    for table in islice(result.tables(columns=["label", "pca"]), _PICTURED_IMAGES):
         rows = table.slice(length=share).to_pylist()
         sample += [(row["label"], row["pca"][0], (*row["pca"], 0.0)[1]) for row in rows]
     return sample

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from toolkit.dataset import Dataset
 from toolkit.errors import JobError, RequestError
 from toolkit.storage import Location, ObjectNotFound, Storage
 
@@ -156,6 +157,10 @@ class RunFolder:
     def file(self, name: str) -> Location:
         """One of ``features``, ``result``, ``quarantine``, ``pca.npz``, ``report.html``."""
         return self.location / name
+
+    def dataset(self, name: str) -> Dataset:
+        """One of ``features``, ``result``, ``quarantine``."""
+        return Dataset(self.storage, self.file(name))
 
     def save(self, record: RunRecord) -> None:
         """Write ``run.json``."""

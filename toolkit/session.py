@@ -1,4 +1,4 @@
-"""Profile -> SparkSession, and what Spark is doing at the moment."""
+"""Profile -> SparkSession, and what its errors mean."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -15,7 +14,7 @@ from toolkit.errors import JobError, RequestError
 from toolkit.storage import Storage, aws_variables_hidden
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from py4j.java_gateway import JavaGateway
@@ -24,9 +23,8 @@ if TYPE_CHECKING:
 
     from toolkit.profiles import Profile
 
-__all__ = ["slots", "spark_errors", "spark_session", "watch_tasks"]
+__all__ = ["spark_errors", "spark_session"]
 
-_POLL_SECONDS = 0.25
 _PATIENCE_SECONDS = 30
 _FOREIGN = ("SPARK_", "PYSPARK_", "HADOOP_", "YARN_")
 
@@ -90,11 +88,6 @@ def spark_session(profile: Profile, *, app: str, log: Path) -> Iterator[SparkSes
         yield SparkSession(context)
 
 
-def slots(spark: SparkSession) -> int:
-    """Return how many tasks the session's executors run at a time (at least 1)."""
-    return max(1, spark.sparkContext.defaultParallelism)
-
-
 @contextmanager
 def spark_errors(log: Path) -> Iterator[None]:
     """Turn Spark's errors into the project's: the cause in one line, the rest is in the log."""
@@ -120,49 +113,6 @@ def _cause(text: str) -> str:
         return workers_own[-1]
     python = [f"{name}: {message}" for name, message in raised if "java" not in name]
     return python[-1] if python else text.strip().partition("\n")[0]
-
-
-@contextmanager
-def watch_tasks(spark: SparkSession, on_tasks: Callable[[int, int], None]) -> Iterator[None]:
-    """Report (finished, all) tasks of the newest stage of the Spark jobs started inside.
-
-    The jobs are cancelled when the block ends with an exception, Ctrl-C included.
-    """
-    context = spark.sparkContext
-    group = f"toolkit-{threading.get_ident()}"
-    context.setJobGroup(group, group, interruptOnCancel=True)
-    done = threading.Event()
-    watcher = threading.Thread(
-        target=_poll_tasks, args=(context, group, on_tasks, done), daemon=True
-    )
-    watcher.start()
-    try:
-        yield
-    except BaseException:
-        context.cancelJobGroup(group)
-        raise
-    finally:
-        done.set()
-        watcher.join()
-        context.setLocalProperty("spark.jobGroup.id", None)  # type: ignore[arg-type]
-
-
-def _poll_tasks(
-    context: SparkContext,
-    group: str,
-    on_tasks: Callable[[int, int], None],
-    done: threading.Event,
-) -> None:
-    tracker = context.statusTracker()
-    while not done.wait(_POLL_SECONDS):
-        for job in tracker.getJobIdsForGroup(group):
-            info = tracker.getJobInfo(job)
-            if info is None or info.status != "RUNNING":
-                continue
-            stages = [tracker.getStageInfo(stage) for stage in sorted(info.stageIds)]
-            active = [stage for stage in stages if stage and stage.numActiveTasks]
-            if active:
-                on_tasks(active[-1].numCompletedTasks, active[-1].numTasks)
 
 
 def _configuration(profile: Profile, *, app: str, log: Path) -> SparkConf:
@@ -229,17 +179,21 @@ def _driver_environment(profile: Profile) -> Iterator[None]:
         own["SPARK_LOCAL_IP"] = "127.0.0.1"
     if profile.spark.java_home is not None:
         own["JAVA_HOME"] = str(profile.spark.java_home)
-    before = dict(os.environ)
-    for name in before:
-        if name.startswith(_FOREIGN):
-            del os.environ[name]
+    foreign = {name for name in os.environ if name.startswith(_FOREIGN)}
+    before = {name: os.environ.get(name) for name in foreign | own.keys()}
+    for name in foreign:
+        del os.environ[name]
     os.environ.update(own)
     try:
         with nullcontext() if profile.s3.is_aws else aws_variables_hidden():
             yield
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        # Name by name: another thread may read the others meanwhile.
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _is_local(master: str) -> bool:

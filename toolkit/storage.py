@@ -154,7 +154,7 @@ class Storage:
                     yield ObjectInfo(
                         location=Location(location.bucket, meta["path"]),
                         size=meta["size"],
-                        e_tag=(meta["e_tag"] or "").strip('"'),
+                        e_tag=_bare(meta["e_tag"]),
                         modified=meta["last_modified"],
                     )
 
@@ -170,17 +170,18 @@ class Storage:
             prefix.rstrip("/").rpartition("/")[2] for prefix in listing["common_prefixes"]
         )
 
-    def upload(self, file: Path, location: Location) -> None:
-        """Copy a file into the store; a file that can't be read is an ``OSError``."""
+    def upload(self, file: Path, location: Location) -> str:
+        """Copy a file into the store and return its ETag; ``OSError`` if it can't be read."""
         import obstore
 
         with file.open("rb") as content, _translated(location):
-            obstore.put(
+            result = obstore.put(
                 self._store(location.bucket),
                 location.key,
                 content,
                 use_multipart=file.stat().st_size > _SINGLE_PUT_BYTES,
             )
+        return _bare(result["e_tag"])
 
     def upload_all(self, files: list[tuple[Path, Location]]) -> Iterator[Location]:
         """Copy files into the store, several at a time; yield each location once it is there."""
@@ -330,6 +331,10 @@ def _translated(location: Location) -> Iterator[None]:
             f"{location.uri} can't be reached: {_first_line(exc)}",
             remedy="Check that the store runs: `toolkit status`.",
         ) from exc
+
+
+def _bare(e_tag: str | None) -> str:
+    return (e_tag or "").strip('"')
 
 
 def _first_line(exc: BaseException) -> str:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import io
+import threading
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
-from toolkit.features import Featurizer, _in_flight, _partitions, featurize
+from toolkit.dataset import Dataset, matrix
+from toolkit.errors import JobError
+from toolkit.features import FeaturizePart, Featurizer, Part, _as_completed, _Loaded, plan_parts
 from toolkit.folders import cache_folder
 from toolkit.images.decode import decode_image
 from toolkit.images.listing import ImageObject
+from toolkit.jobs import run_tasks
 from toolkit.models import load_engine, model_spec, prepare, resolve_weights
 
 if TYPE_CHECKING:
@@ -60,66 +67,152 @@ def featurizer(storage: Storage) -> Featurizer:
     return Featurizer(model, storage, location, cache_folder() / "prepared")
 
 
-def test_every_image_is_a_vector_or_has_a_reason(spark, images, featurizer, contents) -> None:
-    rows = featurize(spark, images, featurizer=featurizer, slots=1).collect()
+def test_every_image_is_a_vector_or_has_a_reason(
+    spark, images, featurizer, contents, storage
+) -> None:
+    features = Dataset(storage, storage.location("test-features-written"))
+    parts = plan_parts(images, count=len(images), multiply_adds=1e9)
 
-    assert [row.origin for row in rows] == [image.origin for image in images]
-    reasons = {row.origin.rpartition("/")[2]: row.reason for row in rows if row.reason}
+    done = list(run_tasks(spark, parts, FeaturizePart(featurizer, features)))
+
+    assert [part.number for part in done] == [0, 1] == features.numbers()
+    reasons = {
+        origin.rpartition("/")[2]: reason for part in done for origin, reason in part.unreadable
+    }
     assert set(reasons) == {"truncated.jpg", "zero bytes.jpg", "text.jpg", "gone.jpg"}
     assert "truncated" in reasons["truncated.jpg"]
     assert "empty" in reasons["zero bytes.jpg"]
     assert "not an image" in reasons["text.jpg"]
     assert "disappeared" in reasons["gone.jpg"]
-    for row in rows:
-        assert (row.features is None) == (row.reason is not None)
 
-    vectors = np.array([row.features for row in rows if row.features])
+    table = pa.concat_tables(features.tables())
+    assert sum(part.featurized for part in done) == table.num_rows == 40
+    assert table["origin"].to_pylist() == [image.origin for image in images[:40]]
+    vectors = matrix(table["features"], dimensions=1280)
     engine = load_engine(featurizer.model, threads=1)
     pixels = [decode_image(contents[f"good {i}.png"], size=engine.input_size) for i in range(40)]
     np.testing.assert_allclose(vectors, engine.featurize(np.stack(pixels)), atol=1e-4)
     assert vectors.std(axis=0).max() > 0.1  # different images, different vectors
 
 
+def test_part_of_an_earlier_attempt_is_kept_only_if_it_is_all_there(
+    images, featurizer, storage
+) -> None:
+    task = FeaturizePart(featurizer, Dataset(storage, storage.location("test-features-kept")))
+    part = Part(0, tuple(images[38:]), attempted=True)
+    first, second = task(part), task(part)
+    assert (first.featurized, len(first.unreadable), first.reused) == (2, 4, False)
+    assert second == replace(first, reused=True)
+
+    longer = Part(0, tuple(images[37:]), attempted=True)
+    assert not task(longer).reused
+    assert task(longer).reused
+
+    file = storage.location("test-features-kept", "part-0000000.parquet")
+    storage.write(file, storage.read(file)[:-9])
+    assert not task(longer).reused
+
+
 def test_executor_without_the_model_fetches_it_from_the_bucket(
-    spark, images, featurizer, storage, tmp_path
+    images, featurizer, storage, tmp_path
 ) -> None:
     for name in featurizer.model.files:
         file = cache_folder() / "prepared" / featurizer.model.key / name
         storage.upload(file, featurizer.model_location / name)
-    elsewhere = Featurizer(featurizer.model, storage, featurizer.model_location, tmp_path)
+    elsewhere = replace(featurizer, cache=tmp_path)
 
-    rows = featurize(spark, images[:2], featurizer=elsewhere, slots=1).collect()
+    _, reasons = elsewhere(images[:2])
 
-    assert all(row.features for row in rows)
+    assert not reasons
     fetched = {file.name for file in (tmp_path / featurizer.model.key).iterdir()}
     assert fetched == set(featurizer.model.files)
 
 
-@pytest.mark.parametrize("count", [1, 31, 32, 33, 1_000, 20_000])
-@pytest.mark.parametrize("slots", [1, 2, 8])
-def test_partitions_hold_every_image_once_in_order(count: int, slots: int) -> None:
-    images = [ImageObject(str(index), "label", 1) for index in range(count)]
-    partitions = _partitions(images, slots)
-    assert [int(origin) for part in partitions for origin, _ in part] == list(range(count))
-    assert max(map(len, partitions)) <= 256
+def sized(count: int, size: int) -> list[ImageObject]:
+    return [ImageObject(str(index), "label", size) for index in range(count)]
 
 
-def test_work_in_flight_is_bounded_ordered_and_ends_with_its_reader() -> None:
+@pytest.mark.parametrize("count", [1, 31, 32, 33, 1_000, 20_000, 100_000])
+@pytest.mark.parametrize("multiply_adds", [1e6, 4e8, 4e9, 2e10])
+def test_parts_hold_every_image_once_in_order(count: int, multiply_adds: float) -> None:
+    parts = list(plan_parts(sized(count, 1), count=count, multiply_adds=multiply_adds))
+    assert [int(image.origin) for part in parts for image in part.images] == list(range(count))
+    assert [part.number for part in parts] == list(range(len(parts)))
+    assert max(len(part.images) for part in parts) <= 1024
+    assert len(parts) >= min(count // 32, 64)  # enough of them to share out
+
+
+def test_costly_networks_have_smaller_parts() -> None:
+    sizes = [
+        len(next(plan_parts(sized(100_000, 1), count=100_000, multiply_adds=cost)).images)
+        for cost in (1e8, 4e8, 2e9)
+    ]
+    assert sizes == [1000, 250, 50]
+
+
+def test_parts_are_bounded_by_bytes_too() -> None:
+    photos = sized(100, 10 << 20)
+    parts = list(plan_parts(photos, count=100, multiply_adds=1e9))
+    assert {len(part.images) for part in parts} <= {6, 4}
+    huge = list(plan_parts(sized(3, 500 << 20), count=3, multiply_adds=1e9))
+    assert [len(part.images) for part in huge] == [1, 1, 1]
+
+
+def loaded(index: int, _: ImageObject) -> _Loaded:
+    return _Loaded(index, None)
+
+
+def test_work_in_flight_is_bounded_and_ends_with_its_reader() -> None:
     begun: list[int] = []
 
-    def function(item: int) -> int:
-        begun.append(item)
-        return item
+    def function(index: int, image: ImageObject) -> _Loaded:
+        begun.append(index)
+        return loaded(index, image)
 
-    results = _in_flight(function, iter(range(1_000)), threads=4, ahead=10)
-    assert [next(results) for _ in range(20)] == list(range(20))
+    results = _as_completed(function, sized(1_000, 1), threads=4, ahead=10, bytes_ahead=1 << 30)
+    first = [next(results).place for _ in range(20)]
     results.close()
+    assert len(set(first)) == 20
     assert len(begun) <= 30
 
 
-def test_failure_of_one_item_reaches_the_reader() -> None:
-    def function(item: int) -> float:
-        return 1 / (5 - item)
+def test_bytes_in_flight_are_bounded_but_one_image_may_be_larger() -> None:
+    flying: set[int] = set()
+    most: list[int] = []
 
-    with pytest.raises(ZeroDivisionError):
-        list(_in_flight(function, range(10), threads=2, ahead=4))
+    def function(index: int, image: ImageObject) -> _Loaded:
+        flying.add(index)
+        most.append(len(flying))
+        time.sleep(0.01)
+        flying.discard(index)
+        return loaded(index, image)
+
+    images = [*sized(20, 40), ImageObject("large", "label", 1_000), *sized(5, 40)]
+    done = list(_as_completed(function, images, threads=16, ahead=100, bytes_ahead=100))
+    assert sorted(item.place for item in done) == list(range(26))
+    assert max(most) == 2
+
+
+def test_slow_image_keeps_no_other_waiting() -> None:
+    slow = threading.Event()
+
+    def function(index: int, image: ImageObject) -> _Loaded:
+        if index == 0:
+            slow.wait(30)
+        return loaded(index, image)
+
+    results = _as_completed(function, sized(50, 1), threads=4, ahead=10, bytes_ahead=100)
+    others = [next(results).place for _ in range(49)]
+    slow.set()
+    assert 0 not in others
+    assert next(results).place == 0
+
+
+def test_failure_of_one_image_reaches_the_reader() -> None:
+    def function(index: int, image: ImageObject) -> _Loaded:
+        if index == 5:
+            raise JobError("the store said no")
+        return loaded(index, image)
+
+    with pytest.raises(JobError, match="said no"):
+        list(_as_completed(function, sized(10, 1), threads=2, ahead=4, bytes_ahead=100))

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark import RDD
+    from pyspark.sql import SparkSession
 
 SHAPES = [(200, 12), (12, 40), (30, 30)]
 
@@ -33,19 +34,9 @@ def vectors_of(n: int, d: int, *, offset: float = 0.0, spread: float = 1.0) -> n
     return (offset + rng.standard_normal((n, d)) * scales @ axes).astype(np.float32)
 
 
-def frame(spark: SparkSession, parts: Sequence[np.ndarray | list]) -> DataFrame:
-    """Make a DataFrame of one Spark partition for each part, in this order."""
-    places = [(part, row) for part, vectors in enumerate(parts) for row in range(len(vectors))]
-    table = pa.table(
-        {
-            "part": pa.array([part for part, _ in places], pa.int32()),
-            "row": pa.array([row for _, row in places], pa.int32()),
-            "origin": pa.array([f"{part}/{row}" for part, row in places], pa.string()),
-            "features": pa.array([v for part in parts for v in part], pa.list_(pa.float32())),
-        }
-    )
-    rows = spark.createDataFrame(table).repartitionById(len(parts), "part")
-    return rows.sortWithinPartitions("row").select("origin", "features")
+def blocks(spark: SparkSession, parts: Sequence[np.ndarray]) -> RDD[np.ndarray]:
+    """Distribute the vectors, one Spark partition for each part, in this order."""
+    return spark.sparkContext.parallelize(parts, len(parts))
 
 
 def split(vectors: np.ndarray, partitions: int) -> list[np.ndarray]:
@@ -57,12 +48,6 @@ def fit_here(vectors: np.ndarray, *, components: float) -> PCAModel:
     return pca._model(pca._scatter_of([vectors]), components)
 
 
-def projected(model: PCAModel, features: DataFrame) -> np.ndarray:
-    """Project on Spark; rows in the order of the frame."""
-    table = model.project(features).toArrow()
-    return np.array(table.column("pca").to_pylist())
-
-
 @pytest.mark.parametrize(
     "partitions",
     [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(7, marks=pytest.mark.slow)],
@@ -72,7 +57,7 @@ def test_agrees_with_scikit_learn(
     spark: SparkSession, shape: tuple[int, int], partitions: int
 ) -> None:
     vectors = vectors_of(*shape)
-    features = frame(spark, split(vectors, partitions))
+    features = blocks(spark, split(vectors, partitions))
     rank = min(shape[0] - 1, shape[1])
     reference = PCA(n_components=rank, svd_solver="full").fit(vectors.astype(np.float64))
 
@@ -85,8 +70,6 @@ def test_agrees_with_scikit_learn(
     assert_allclose(model.explained_variance_ratio, reference.explained_variance_ratio_, rtol=1e-9)
     expected = reference.transform(vectors.astype(np.float64))
     assert_allclose(model.transform(vectors), expected, atol=1e-6)
-    if partitions == 3:
-        assert_allclose(projected(model, features), expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -98,11 +81,12 @@ def test_agrees_with_spark_ml(spark: SparkSession, shape: tuple[int, int]) -> No
 
     kept = 5
     vectors = vectors_of(*shape)
-    features = frame(spark, split(vectors, 2))
-    dense = features.select(array_to_vector("features").alias("features")).cache()
+    table = pa.table({"features": pa.array(list(vectors), pa.list_(pa.float32()))})
+    rows = spark.createDataFrame(table)
+    dense = rows.select(array_to_vector("features").alias("features")).cache()
     reference = SparkPCA(k=kept, inputCol="features", outputCol="pca").fit(dense)
 
-    model = fit_pca(features, components=kept)
+    model = fit_pca(blocks(spark, split(vectors, 2)), components=kept)
 
     assert_allclose(
         model.explained_variance_ratio, reference.explainedVariance.toArray(), rtol=1e-9
@@ -112,13 +96,13 @@ def test_agrees_with_spark_ml(spark: SparkSession, shape: tuple[int, int]) -> No
     rows = reference.transform(dense).select(vector_to_array(col("pca")).alias("pca")).toArrow()
     # Spark ML projects without taking the mean off.
     expected = (np.array(rows.column("pca").to_pylist()) - axes @ model.mean) * signs
-    assert_allclose(projected(model, features), expected, rtol=1e-6, atol=1e-6)
+    assert_allclose(model.transform(vectors), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_large_common_offset_costs_no_digits(spark: SparkSession) -> None:
     vectors = vectors_of(300, 10, offset=1e3, spread=1e-2)
     reference = PCA(svd_solver="full").fit(vectors.astype(np.float64))
-    model = fit_pca(frame(spark, split(vectors, 3)), components=10)
+    model = fit_pca(blocks(spark, split(vectors, 3)), components=10)
     assert_allclose(model.explained_variance, reference.explained_variance_, rtol=1e-9)
     assert_allclose(
         model.transform(vectors), reference.transform(vectors.astype(np.float64)), atol=1e-6
@@ -130,7 +114,7 @@ def test_partitions_of_different_places_are_merged_about_the_common_mean(
 ) -> None:
     parts = [vectors_of(20, 6, offset=offset) for offset in (-5, 0, 1, 20)]
     reference = PCA(svd_solver="full").fit(np.concatenate(parts).astype(np.float64))
-    model = fit_pca(frame(spark, parts), components=6)
+    model = fit_pca(blocks(spark, parts), components=6)
     assert_allclose(model.explained_variance, reference.explained_variance_, rtol=1e-9)
 
 
@@ -138,8 +122,8 @@ def test_empty_partitions_and_single_rows_change_nothing(spark: SparkSession) ->
     vectors = vectors_of(40, 8)
     none = vectors[:0]
     parts = [none, vectors[:1], none, vectors[1:39], vectors[39:], none]
-    uneven = fit_pca(frame(spark, parts), components=8)
-    even = fit_pca(frame(spark, [vectors]), components=8)
+    uneven = fit_pca(blocks(spark, parts), components=8)
+    even = fit_pca(blocks(spark, [vectors]), components=8)
     assert_allclose(uneven.explained_variance, even.explained_variance, rtol=1e-12)
     assert_allclose(uneven.components, even.components, atol=1e-12)
 
@@ -162,7 +146,7 @@ def test_tree_of_tasks_adds_up_to_the_same(
     vectors = vectors_of(60, 5, offset=3)
     parts = [*split(vectors, 6), vectors[:0]]
     monkeypatch.setattr(pca, "_FAN_IN", 2)  # 7 states, 4, 2 for the driver
-    total = pca._total_scatter(frame(spark, parts), input_col="features", tasks=7)
+    total = pca._total_scatter(blocks(spark, parts))
     whole = pca._scatter_of([vectors])
     assert total.n_samples == 60
     assert_allclose(total.mean, whole.mean, rtol=1e-12)
@@ -170,30 +154,11 @@ def test_tree_of_tasks_adds_up_to_the_same(
 
     bad = [*split(vectors, 6), np.full((1, 5), np.nan)]
     with pytest.raises(JobError, match="NaN"):  # told through the tree
-        pca._total_scatter(frame(spark, bad), input_col="features", tasks=7)
-
-
-def test_makes_no_more_states_than_spark_runs_tasks(
-    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tasks = spark.sparkContext.defaultParallelism
-    parts = 3 * tasks
-    features = frame(spark, split(vectors_of(2 * parts, 5), parts))
-    states = []
-    merge_rows = pca._merge_rows
-
-    def count(table):
-        states.append(table.num_rows)
-        return merge_rows(table)
-
-    monkeypatch.setattr(pca, "_merge_rows", count)
-    monkeypatch.setattr(pca, "_FAN_IN", tasks)  # no tree: all come to the driver
-    fit_pca(features)
-    assert states == [tasks]
+        pca._total_scatter(blocks(spark, bad))
 
 
 def test_second_run_gives_the_same_numbers(spark: SparkSession) -> None:
-    features = frame(spark, split(vectors_of(150, 20), 7))
+    features = blocks(spark, split(vectors_of(150, 20), 7))
     one, other = fit_pca(features), fit_pca(features)
     assert_array_equal(one.mean, other.mean)
     assert_array_equal(one.components, other.components)
@@ -217,7 +182,7 @@ def test_part_of_the_variance_keeps_the_smallest_number_that_reaches_it(part: fl
 
 def test_default_explains_95_percent(spark: SparkSession) -> None:
     vectors = vectors_of(60, 12)
-    model = fit_pca(frame(spark, [vectors]))
+    model = fit_pca(blocks(spark, [vectors]))
     assert_array_equal(model.components, fit_here(vectors, components=0.95).components)
 
 
@@ -254,14 +219,14 @@ def test_rank_is_below_the_number_of_vectors_whatever_the_rounding(
 
 
 def test_more_components_than_the_rank_is_an_error_that_names_both(spark: SparkSession) -> None:
-    few = frame(spark, [vectors_of(6, 30)])
+    few = blocks(spark, [vectors_of(6, 30)])
     assert len(fit_pca(few, components=5).components) == 5
     with pytest.raises(RequestError, match=r"^6 components .* 5 directions"):
         fit_pca(few, components=6)
 
     repeated = np.tile(vectors_of(4, 10, offset=100), (25, 1))
     with pytest.raises(RequestError, match=r"^4 components .* 3 directions"):
-        fit_pca(frame(spark, split(repeated, 3)), components=4)
+        fit_pca(blocks(spark, split(repeated, 3)), components=4)
 
 
 @pytest.mark.parametrize("components", [0, -1, 0.0, -0.5, 1.5, float("nan"), float("inf")])
@@ -280,19 +245,16 @@ def test_components_out_of_range_are_refused_before_any_work(components: float) 
 )
 def test_vectors_without_variance_are_an_error(spark: SparkSession, parts: list) -> None:
     with pytest.raises(JobError, match="no variance"):
-        fit_pca(frame(spark, parts))
+        fit_pca(blocks(spark, parts))
 
 
 @pytest.mark.parametrize(
     ("parts", "text"),
     [
-        ([[]], "there are no vectors"),
-        ([[[1, 2], [3, float("nan")]]], "NaN"),
-        ([[[1, 2]], [[3, float("inf")], [float("-inf"), 4]]], "NaN, null or infinite"),
-        ([[[1, 2], [3, None]]], "NaN, null or infinite"),
-        ([[[1, 2], None]], "vectors are null"),
-        ([[[], []]], "vectors are empty"),
-        ([[[1, 2], [1, 2, 3]]], "different lengths, 2 and 3"),
+        ([np.ones((0, 3))], "there are no vectors"),
+        ([[[1, 2], [3, np.nan]]], "NaN"),
+        ([[[1, 2]], [[3, np.inf], [-np.inf, 4]]], "NaN, null or infinite"),
+        ([np.ones((2, 0))], "vectors are empty"),
         ([[[1, 2], [3, 4]], [[1, 2, 3]]], "different lengths, 2 and 3"),
     ],
 )
@@ -300,8 +262,7 @@ def test_unusable_vectors_are_an_error_that_says_how(
     spark: SparkSession, parts: list, text: str
 ) -> None:
     with pytest.raises(JobError, match=text) as caught:
-        fit_pca(frame(spark, parts))
-    assert "'features'" in caught.value.message
+        fit_pca(blocks(spark, [np.asarray(part, np.float32) for part in parts]))
     assert "Traceback" not in caught.value.message
 
 
@@ -310,48 +271,11 @@ def test_lengths_that_differ_between_batches_are_an_error() -> None:
         pca._scatter_of([np.ones((4, 2)), np.ones((4, 3))])
 
 
-def test_column_that_is_missing_or_no_array_is_an_error(spark: SparkSession) -> None:
-    features = frame(spark, [vectors_of(5, 3)])
-    with pytest.raises(RequestError, match="no column 'vector'"):
-        fit_pca(features, input_col="vector")
-    with pytest.raises(RequestError, match="'origin' is string"):
-        fit_pca(features, input_col="origin")
-
-
-def test_double_precision_vectors_in_any_column_are_taken(spark: SparkSession) -> None:
-    from pyspark.sql.functions import col
-
+def test_double_precision_vectors_are_taken(spark: SparkSession) -> None:
     vectors = vectors_of(30, 4)
-    features = frame(spark, [vectors])
-    doubles = features.select(col("features").cast("array<double>").alias("v"))
-    model = fit_pca(doubles, input_col="v", components=4)
-    assert_array_equal(model.components, fit_pca(features, components=4).components)
-
-
-def test_projection_keeps_the_other_columns_and_rows(spark: SparkSession) -> None:
-    vectors = vectors_of(30, 6)
-    features = frame(spark, split(vectors, 3))
-    model = fit_pca(features, components=2)
-
-    result = model.project(features, input_col="features", output_col="pca")
-
-    assert result.columns == ["origin", "features", "pca"]
-    assert result.schema["pca"].dataType.simpleString() == "array<float>"
-    table = result.toArrow()
-    assert table.column("origin").to_pylist() == [
-        f"{p}/{row}" for p in range(3) for row in range(10)
-    ]
-    assert_array_equal(np.array(table.column("features").to_pylist()), vectors)
-    assert_array_equal(
-        np.array(table.column("pca").to_pylist()), model.transform(vectors).astype(np.float32)
-    )
-
-
-def test_projection_does_not_overwrite_a_column(spark: SparkSession) -> None:
-    features = frame(spark, [vectors_of(5, 3)])
-    model = fit_pca(features)
-    with pytest.raises(RequestError, match="'origin' exists"):
-        model.project(features, output_col="origin")
+    model = fit_pca(blocks(spark, [vectors.astype(np.float64)]), components=4)
+    singles = fit_pca(blocks(spark, [vectors]), components=4)
+    assert_array_equal(model.components, singles.components)
 
 
 def test_vectors_of_another_length_are_not_projected() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -105,10 +105,19 @@ def test_duckdb_reads_the_result_without_this_package(record, storage, tmp_path)
     assert rows == [(24, 24, record.components)]
 
 
-def test_output_is_committed_by_the_magic_committer(record, storage) -> None:
+def test_every_dataset_is_marked_as_complete(record, storage) -> None:
     for part in ("features", "result", "quarantine"):
-        success = json.loads(storage.read(Location.parse(record.uris[part]) / "_SUCCESS"))
-        assert success["committer"] == "magic"
+        assert storage.exists(Location.parse(record.uris[part]) / "_SUCCESS")
+
+
+def test_spark_reads_features_and_result(record, spark) -> None:
+    features = spark.read.parquet(record.uris["features"])
+    assert features.dtypes == [
+        ("origin", "string"),
+        ("label", "string"),
+        ("features", "array<float>"),
+    ]
+    assert features.count() == spark.read.parquet(record.uris["result"]).count() == 24
 
 
 def test_record_and_report_are_in_the_run_folder(record, storage) -> None:
@@ -154,18 +163,32 @@ def test_failed_run_is_continued_without_featurizing_again(launch, mixed_folder,
 
 
 @pytest.mark.slow
-def test_commit_that_was_cut_off_is_neither_lost_nor_doubled(launch, mixed_folder, storage) -> None:
-    done = launch(mixed_folder, limit=11)
+def test_part_that_was_not_written_is_made_and_no_other(
+    launch, mixed_folder, storage, monkeypatch
+) -> None:
+    monkeypatch.setattr("toolkit.features._LEAST_IMAGES", 8)  # four parts
+    done = launch(mixed_folder, fresh=True)
     folder = RunFolder(storage, done.run_id)
-    # As a driver leaves it that dies while it commits: part files, but no mark and no quarantine.
-    storage.delete_all(folder.file("quarantine"))
-    storage.delete_all(folder.file("features") / "_SUCCESS")
+    features = folder.dataset("features")
+    lost = features.read(1)
+    # As a driver leaves it that dies: a part is missing, and all that comes after the parts.
+    storage.delete_all(features.location / "part-0000001.parquet")
+    for name in ("quarantine", "result", "pca.npz"):
+        storage.delete_all(folder.file(name))
     folder.save(replace(done, status="failed"))
+    kept = features.read(0)
+    label = pa.array(["as it was"] * kept.num_rows)
+    marked = kept.set_column(1, "label", label)
+    features.write(
+        0, marked, metadata={k.decode(): v.decode() for k, v in kept.schema.metadata.items()}
+    )
 
-    continued = launch(mixed_folder, limit=11)
+    continued = launch(mixed_folder)
 
     assert continued.run_id == done.run_id
     assert continued.counts == done.counts
+    assert features.read(0)["label"].to_pylist() == label.to_pylist()
+    assert features.read(1).equals(lost)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import suppress
 
@@ -9,7 +10,7 @@ import psutil
 import pytest
 
 from toolkit.errors import JobError, RequestError
-from toolkit.session import _cause, _driver_environment, spark_errors, spark_session, watch_tasks
+from toolkit.session import _cause, _driver_environment, spark_errors, spark_session
 
 
 def driver_processes() -> list[psutil.Process]:
@@ -88,20 +89,11 @@ def test_cause_is_what_python_raised_or_the_first_line(text: str, cause: str) ->
     assert _cause(text) == cause
 
 
-def test_tasks_are_reported_while_they_run(spark) -> None:
-    def nap(item: int) -> int:
-        import time
-
-        time.sleep(0.2)
-        return item
-
-    seen: list[tuple[int, int]] = []
-    with watch_tasks(spark, lambda done, of: seen.append((done, of))):
-        spark.sparkContext.parallelize(range(5), 5).map(nap).collect()
-    assert {of for _, of in seen} == {5}
-    done = [count for count, _ in seen]
-    assert done == sorted(done)
-    assert max(done) >= 2
+def test_what_spark_writes_is_committed_by_the_magic_committer(spark, storage) -> None:
+    target = storage.location("test-session", "written")
+    spark.range(3).write.mode("overwrite").parquet(target.uri)
+    assert json.loads(storage.read(target / "_SUCCESS"))["committer"] == "magic"
+    assert spark.read.parquet(target.uri).count() == 3
 
 
 def test_missing_jars_are_a_clear_error(profile, tmp_path) -> None:

@@ -44,7 +44,7 @@ def import_images(
         progress.end(time.perf_counter() - begin)
     facts = {
         "uri": target.uri,
-        "images": len(listing.images),
+        "images": len(listing),
         "uploaded": mirrored.uploaded,
         "unchanged": mirrored.unchanged,
         "extra": mirrored.extra,
@@ -73,7 +73,7 @@ def list_images(
 
     storage = storage_of(profile)
     prefix = Location.parse(location) if location else storage.location("images")
-    labels = Counter(image.label for image in list_below(storage, prefix).images)
+    labels = Counter(image.label for image in list_below(storage, prefix))
     if as_json:
         output.print_json({"uri": prefix.uri, "images": labels.total(), "labels": dict(labels)})
     else:

@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MAX_PIXELS", "UnreadableImage", "decode_image"]
+__all__ = ["MAX_PIXELS", "UnreadableImage", "decode_image", "decoded_pixels"]
 
 MAX_PIXELS = 150_000_000
 """The largest image that is decoded, in pixels (450 MB of RGB).
@@ -113,6 +113,23 @@ def decode_image(data: bytes, *, size: tuple[int, int]) -> NDArray[np.uint8]:
     image = _read_rgb(data)
     height, width = size
     return np.array(image.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def decoded_pixels(data: bytes) -> int:
+    """Return how many pixels an image has, from its header.
+
+    Raises
+    ------
+    UnreadableImage
+        As `decode_image`, as far as the header tells.
+    """
+    file_format = _file_format(data)
+    _silence_pillow()
+    try:
+        image = Image.open(io.BytesIO(data), formats=[file_format])
+    except Exception as exc:
+        raise UnreadableImage(f"corrupt {file_format}: its header cannot be read") from exc
+    return image.size[0] * image.size[1]
 
 
 def _read_rgb(data: bytes) -> Image.Image:

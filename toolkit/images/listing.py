@@ -1,18 +1,29 @@
-"""Which images a run reads: a prefix of the bucket, or a folder mirrored to one."""
+"""Which images a run reads: a prefix of the bucket, or a folder mirrored to one.
+
+A listing may be longer than memory: it goes to a file on disk as it comes, and is read from there.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
+import weakref
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, NoReturn
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import IO, TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
 
-from toolkit.errors import RequestError
+import pyarrow as pa
+
+from toolkit.errors import JobError, RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from toolkit.storage import Location, ObjectInfo, Storage
 
@@ -21,14 +32,31 @@ __all__ = [
     "ImageListing",
     "ImageObject",
     "Mirrored",
-    "evenly_spaced",
     "list_images",
     "mirror_folder",
 ]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
 
+_SCHEMA = pa.schema(
+    [
+        ("origin", pa.string()),
+        ("label", pa.string()),
+        ("size", pa.int64()),
+        ("e_tag", pa.string()),
+    ]
+)
+# Images that memory holds at a time.
+_BATCH_IMAGES = 1_024
+# Where large temporary files belong: /tmp is memory on some systems (Debian 13 is one).
+_SPOOL_FOLDER = "/var/tmp"  # noqa: S108 - the file in it has no name
+# Files of a folder that are compared or uploaded at a time, and those that wait for their turn.
+_FILES_IN_FLIGHT = 16
+_FILES_AHEAD = 4 * _FILES_IN_FLIGHT
+
 OnProgress = Callable[[int], None]
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +69,45 @@ class ImageObject:
     e_tag: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageListing:
-    """The images below a location, and how many other objects or files lie beside them."""
+    """The images below a location, in the order of their keys; to iterate over, again and again.
+
+    They lie in a nameless temporary file, which goes when the listing does. Memory holds some
+    thousand of them at a time, and the names of the labels. Only one thread at a time may read.
+
+    Attributes
+    ----------
+    location
+        Where they are.
+    skipped
+        Number of objects (or files of the mirrored folder) that are no images.
+    labels
+        Number of different labels.
+    bytes
+        Sum of the sizes of the images.
+    fingerprint
+        SHA-256 over origin, size and ETag of the images in their order, in hexadecimal.
+    """
 
     location: Location
-    images: tuple[ImageObject, ...]
     skipped: int
+    labels: int
+    bytes: int
+    fingerprint: str
+    _spool: _Spool = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self._spool)
+
+    def __iter__(self) -> Iterator[ImageObject]:
+        return iter(self._spool)
+
+    def evenly_spaced(self, limit: int) -> ImageListing:
+        """Return at most `limit` of the images, spread evenly, so that every class is met."""
+        count = min(limit, len(self))
+        chosen = (self._spool.at(index * len(self) // count) for index in range(count))
+        return _listing(self.location, chosen, _Tally(skipped=self.skipped))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +129,22 @@ def list_images(storage: Storage, location: Location) -> ImageListing:
     ------
     RequestError
         No image lies below the prefix.
+    JobError
+        The store can't be reached or refuses, or the disk is full.
     """
-    images: list[ImageObject] = []
-    skipped = 0
-    for entry in storage.objects(location):
-        if _is_image(entry.location.key):
-            images.append(_image(entry))
-        else:
-            skipped += 1
-    if not images:
+    tally = _Tally()
+    images = (
+        _image(entry.location, entry.size, entry.e_tag)
+        for entry in _images_below(storage, location, tally)
+    )
+    listing = _listing(location, images, tally)
+    if not listing:
         raise RequestError(
-            f"There are no images below {location.uri} ({skipped} other objects).",
+            f"There are no images below {location.uri} ({tally.skipped} other objects).",
             remedy=f"Images end in {', '.join(sorted(IMAGE_SUFFIXES))}. "
             "Bring some in with `toolkit images import FOLDER`.",
         )
-    return ImageListing(location, tuple(images), skipped)
+    return listing
 
 
 def mirror_folder(
@@ -99,6 +160,9 @@ def mirror_folder(
     object's. Nothing is deleted: images below the prefix that are not in the folder stay there,
     are counted as `extra`, and are not part of the returned listing.
 
+    Folder and prefix are read side by side in the order of the keys. Memory holds the names in
+    the folders on the way to the current file, and of the keys only those being worked on.
+
     Parameters
     ----------
     folder
@@ -112,98 +176,227 @@ def mirror_folder(
     ------
     RequestError
         The folder does not exist, holds no image, or holds a name that can't be a key.
+    JobError
+        The store can't be reached or refuses, or the disk is full.
     """
-    files, skipped = _image_files(folder)
-    there = {entry.location.key: entry for entry in storage.objects(location)}
-    targets = [(path, location / _key_below(folder, path)) for path in files]
-    try:
-        changed = [
-            (path, target) for path, target in targets if not _is_same(path, there.get(target.key))
-        ]
-        for done, _ in enumerate(storage.upload_all(changed), start=1):
-            if on_progress:
-                on_progress(done)
-    except OSError as exc:
-        _refuse(exc)
-    ours = {target.key for _, target in targets}
-    now_there = [entry for entry in storage.objects(location) if _is_image(entry.location.key)]
-    images = tuple(_image(entry) for entry in now_there if entry.location.key in ours)
-    mirrored = Mirrored(len(changed), len(files) - len(changed), len(now_there) - len(images))
-    return ImageListing(location, images, skipped), mirrored
-
-
-def evenly_spaced(images: Sequence[ImageObject], limit: int) -> tuple[ImageObject, ...]:
-    """Return at most `limit` images spread evenly over the listing, so that every class is met."""
-    count = min(limit, len(images))
-    return tuple(images[index * len(images) // count] for index in range(count))
-
-
-def _image(entry: ObjectInfo) -> ImageObject:
-    uri = entry.location.uri
-    return ImageObject(uri, PurePosixPath(uri).parent.name, entry.size, entry.e_tag)
-
-
-def _is_image(name: str) -> bool:
-    path = PurePosixPath(name)
-    # "._name.jpg" is what macOS leaves beside "name.jpg" on foreign file systems.
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("._")
-
-
-def _image_files(folder: Path) -> tuple[list[Path], int]:
     if not folder.is_dir():
         raise RequestError(
             f"{folder} is not a folder.",
             remedy="Give a folder of images, or the s3:// URI of images in a bucket.",
         )
-    files, skipped = [], 0
-    for path in _walk(folder):
-        if _is_image(path.name):
-            files.append(path)
-        else:
-            skipped += 1
-    if not files:
+    tally = _Tally()
+    files = _image_files(folder, location, tally)
+    there = _images_below(storage, location, _Tally())
+
+    def mirrored() -> Iterator[ImageObject]:
+        pairs = _side_by_side(files, there, tally)
+        for image, is_new in _in_order(lambda pair: _mirror(pair, storage), pairs):
+            tally.uploaded += is_new
+            if is_new and on_progress:
+                on_progress(tally.uploaded)
+            yield image
+
+    listing = _listing(location, mirrored(), tally)
+    if not listing:
         raise RequestError(
-            f"There are no images in {folder} ({skipped} other files).",
+            f"There are no images in {folder} ({tally.skipped} other files).",
             remedy=f"Images end in {', '.join(sorted(IMAGE_SUFFIXES))}, in one folder a label.",
         )
-    return sorted(files), skipped
+    return listing, Mirrored(tally.uploaded, len(listing) - tally.uploaded, tally.extra)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder; follow links, but enter each folder once only."""
-    seen: set[str] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()
-        for name in names:
-            path = Path(parent, name)
-            if path.is_file():
-                yield path
+@dataclass(slots=True)
+class _Tally:
+    """What is counted while images go by."""
+
+    skipped: int = 0
+    extra: int = 0
+    uploaded: int = 0
 
 
-def _refuse(error: OSError) -> NoReturn:
-    raise RequestError(f"{error.filename} can't be read: {error.strerror}.") from error
+class _Spool:
+    """The images of a listing in a file of Arrow batches, of which memory holds one."""
+
+    def __init__(self, file: IO[bytes], images: int) -> None:
+        weakref.finalize(self, file.close)
+        self._reader = pa.ipc.open_file(file)
+        self._images = images
+        self._last: tuple[int, list[ImageObject]] = (-1, [])
+
+    def __len__(self) -> int:
+        return self._images
+
+    def __iter__(self) -> Iterator[ImageObject]:
+        for number in range(self._reader.num_record_batches):
+            yield from self._batch(number)
+
+    def at(self, index: int) -> ImageObject:
+        number, row = divmod(index, _BATCH_IMAGES)
+        if number != self._last[0]:
+            self._last = (number, self._batch(number))
+        return self._last[1][row]
+
+    def _batch(self, number: int) -> list[ImageObject]:
+        columns = self._reader.get_batch(number).columns
+        return list(map(ImageObject, *(column.to_pylist() for column in columns)))
 
 
-def _key_below(folder: Path, path: Path) -> str:
-    key = path.relative_to(folder).as_posix()
+def _listing(location: Location, images: Iterator[ImageObject], tally: _Tally) -> ImageListing:
+    """Write the images to disk as they come, and count them on the way."""
+    labels: set[str] = set()
+    digest = hashlib.sha256()
+    count = size = 0
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with ExitStack() as on_failure:
+        with _disk_errors():
+            file = on_failure.enter_context(tempfile.TemporaryFile(dir=_spool_folder()))
+            writer = pa.ipc.new_file(file, _SCHEMA, options=options)
+        while batch := list(islice(images, _BATCH_IMAGES)):
+            columns = list(zip(*((i.origin, i.label, i.size, i.e_tag) for i in batch), strict=True))
+            with _disk_errors():
+                writer.write_batch(pa.record_batch(columns, schema=_SCHEMA))
+            labels.update(columns[1])
+            count += len(batch)
+            size += sum(columns[2])
+            # No part holds a NUL, so no two listings read the same.
+            rows = (f"{image.origin}\0{image.size}\0{image.e_tag}\0" for image in batch)
+            digest.update("".join(rows).encode())
+        with _disk_errors():
+            writer.close()
+            file.flush()
+        spool = _Spool(file, count)
+        on_failure.pop_all()
+    return ImageListing(location, tally.skipped, len(labels), size, digest.hexdigest(), spool)
+
+
+def _spool_folder() -> str:
+    """Return the folder that the user names for temporary files, or the system's for large ones."""
+    return tempfile.gettempdir() if "TMPDIR" in os.environ else _SPOOL_FOLDER
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
     try:
-        key.encode("utf-8")
-    except UnicodeEncodeError as exc:
-        raise RequestError(
-            f"{key!r} is not valid UTF-8 and can't be the name of an object.",
-            remedy="Rename the file.",
+        yield
+    except OSError as exc:
+        raise JobError(
+            f"The listing of the images can't be written to {_spool_folder()}: {exc.strerror}.",
+            remedy="Make room there, or name another folder in the variable TMPDIR. "
+            "A million images take about 40 MB.",
         ) from exc
-    return key
 
 
-def _is_same(path: Path, there: ObjectInfo | None) -> bool:
-    if there is None:
-        return False
+def _image(location: Location, size: int, e_tag: str) -> ImageObject:
+    uri = location.uri
+    return ImageObject(uri, uri.rsplit("/", 2)[-2], size, e_tag)
+
+
+def _is_image(key: str) -> bool:
+    name = key.rpartition("/")[2]
+    stem, _, suffix = name.rpartition(".")
+    # "._name.jpg" is what macOS leaves beside "name.jpg" on foreign file systems.
+    return bool(stem) and f".{suffix.lower()}" in IMAGE_SUFFIXES and not name.startswith("._")
+
+
+def _images_below(storage: Storage, location: Location, tally: _Tally) -> Iterator[ObjectInfo]:
+    for entry in storage.objects(location):
+        if _is_image(entry.location.key):
+            yield entry
+        else:
+            tally.skipped += 1
+
+
+class _LocalImage(NamedTuple):
+    path: Path
+    target: Location
+
+
+class _Pair(NamedTuple):
+    """A file, and the object that has its name, if there is one."""
+
+    file: _LocalImage
+    there: ObjectInfo | None
+
+
+def _image_files(folder: Path, location: Location, tally: _Tally) -> Iterator[_LocalImage]:
+    """Yield the images below a folder in the order of their keys."""
+    for key in _files_below(folder):
+        if not _is_image(key):
+            tally.skipped += 1
+            continue
+        try:
+            key.encode("utf-8")
+        except UnicodeEncodeError as exc:
+            raise RequestError(
+                f"{key!r} is not valid UTF-8 and can't be the name of an object.",
+                remedy="Rename the file.",
+            ) from exc
+        yield _LocalImage(folder / key, location / key)
+
+
+def _files_below(folder: Path, prefix: str = "", entered: set[str] | None = None) -> Iterator[str]:
+    """Yield the files below a folder, relative to it; follow links, but enter a folder once only.
+
+    A folder takes its turn with the slash that its name ends in, as its keys do in the listing of
+    a bucket: ``a-b/1.jpg`` comes before ``a/1.jpg``.
+    """
+    entered = set() if entered is None else entered
+    real = os.path.realpath(folder / prefix)
+    if real in entered:
+        return
+    entered.add(real)
+    try:
+        with os.scandir(folder / prefix) as entries:
+            names = [name for entry in entries if (name := _name(entry))]
+    except OSError as exc:
+        _refuse(exc)
+    for name in sorted(names):
+        if name.endswith("/"):
+            yield from _files_below(folder, prefix + name, entered)
+        else:
+            yield prefix + name
+
+
+def _name(entry: os.DirEntry[str]) -> str | None:
+    """Return the name of a file, of a folder with a slash; None for what is neither."""
+    try:
+        if entry.is_dir():
+            return f"{entry.name}/"
+        return entry.name if entry.is_file() else None
+    except OSError:  # a link that leads to itself
+        return None
+
+
+def _side_by_side(
+    files: Iterable[_LocalImage], there: Iterator[ObjectInfo], tally: _Tally
+) -> Iterator[_Pair]:
+    """Pair files with the objects of their names; both come in the order of their keys."""
+    entry = next(there, None)
+    for file in files:
+        while entry is not None and entry.location.key < file.target.key:
+            tally.extra += 1
+            entry = next(there, None)
+        if entry is not None and entry.location == file.target:
+            yield _Pair(file, entry)
+            entry = next(there, None)
+        else:
+            yield _Pair(file, None)
+    tally.extra += (entry is not None) + sum(1 for _ in there)
+
+
+def _mirror(pair: _Pair, storage: Storage) -> tuple[ImageObject, bool]:
+    """Upload a file if that is needed; return the object, and whether it was needed."""
+    (path, target), there = pair
+    try:
+        if there is not None and _is_same(path, there):
+            return _image(target, there.size, there.e_tag), False
+        size = path.stat().st_size
+        return _image(target, size, storage.upload(path, target)), True
+    except OSError as exc:
+        _refuse(exc)
+
+
+def _is_same(path: Path, there: ObjectInfo) -> bool:
     stat = path.stat()
     if stat.st_size != there.size:
         return False
@@ -211,3 +404,23 @@ def _is_same(path: Path, there: ObjectInfo | None) -> bool:
         return there.modified.timestamp() >= stat.st_mtime
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest() == there.e_tag
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise RequestError(f"{error.filename} can't be read: {error.strerror}.") from error
+
+
+def _in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Yield ``function(item)`` in the order of the items, calling it for several at a time."""
+    with ThreadPoolExecutor(_FILES_IN_FLIGHT) as pool:
+        waiting: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) == _FILES_AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,91 @@
+"""Many tasks on Spark: in order, bounded, told as they go, cancelled as a whole."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from pyspark import TaskContext
+
+from toolkit import jobs
+from toolkit.jobs import run_tasks, slots
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def active_jobs(spark) -> list[int]:
+    return list(spark.sparkContext.statusTracker().getActiveJobsIds())
+
+
+def test_results_come_in_the_order_of_the_tasks_over_several_jobs(spark, monkeypatch) -> None:
+    monkeypatch.setattr(jobs, "_LEAST_TASKS", 5)
+    monkeypatch.setattr(jobs, "_TASKS_PER_SLOT", 1)
+    assert list(run_tasks(spark, range(17), lambda item: item * 2)) == list(range(0, 34, 2))
+
+
+def test_every_task_is_a_spark_task_of_its_own(spark) -> None:
+    partitions = run_tasks(spark, range(4), lambda _: TaskContext.get().partitionId())
+    assert list(partitions) == [0, 1, 2, 3]
+
+
+def test_driver_takes_no_more_tasks_than_two_jobs_need(spark, monkeypatch) -> None:
+    monkeypatch.setattr(jobs, "_LEAST_TASKS", 5)
+    monkeypatch.setattr(jobs, "_TASKS_PER_SLOT", 1)
+    size = max(5, slots(spark))
+    taken: list[int] = []
+
+    def tasks() -> Iterator[int]:
+        for item in range(20 * size):
+            taken.append(item)
+            yield item
+
+    results = run_tasks(spark, tasks(), lambda item: item)
+    assert next(results) == 0
+    assert len(taken) <= 3 * size  # one job has been read, two are under way
+    results.close()
+    assert len(taken) <= 3 * size
+
+
+def test_no_tasks_are_no_job(spark) -> None:
+    assert list(run_tasks(spark, [], str)) == []
+
+
+def test_progress_grows_by_the_weight_of_what_is_done(spark) -> None:
+    def nap(item: int) -> int:
+        time.sleep(0.2)
+        return item
+
+    seen: list[int] = []
+    list(run_tasks(spark, range(6), nap, weight=lambda _: 10, on_done=seen.append))
+    assert seen == sorted(seen)
+    assert seen[-1] == 60
+    assert set(seen) & {10, 20, 30, 40, 50}  # not only at the end
+
+
+def test_reader_that_stops_early_cancels_what_runs(spark, monkeypatch) -> None:
+    monkeypatch.setattr(jobs, "_LEAST_TASKS", 2)
+    monkeypatch.setattr(jobs, "_TASKS_PER_SLOT", 1)
+
+    def work(item: int) -> int:
+        time.sleep(0.1 if item < 2 else 60)
+        return item
+
+    results = run_tasks(spark, range(6), work)
+    assert next(results) == 0
+    assert active_jobs(spark)
+    results.close()
+    assert not active_jobs(spark)
+
+
+def test_failing_task_reaches_the_reader_and_ends_the_rest(spark, monkeypatch) -> None:
+    monkeypatch.setattr(jobs, "_LEAST_TASKS", 1)
+    monkeypatch.setattr(jobs, "_TASKS_PER_SLOT", 1)
+
+    def work(item: int) -> float:
+        return 1 / item
+
+    with pytest.raises(Exception, match="ZeroDivisionError"):
+        list(run_tasks(spark, [0, 1, 2, 3], work))
+    assert not active_jobs(spark)
