@@ -16,16 +16,15 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 
 from toolkit import report
-from toolkit.dataset import Dataset, matrix, vectors_column
+from toolkit.dataset import Dataset
 from toolkit.errors import JobError, RequestError, ToolkitError
 from toolkit.features import PLAN_VERSION, FeaturizePart, Featurizer, plan_parts
 from toolkit.folders import cache_folder
 from toolkit.images.listing import ImageListing, list_images, mirror_folder
-from toolkit.jobs import run_tasks, slots
+from toolkit.jobs import run_tasks
 from toolkit.models import (
     DEFAULT_MODEL,
     EngineName,
@@ -37,6 +36,7 @@ from toolkit.models import (
 )
 from toolkit.pca import PCAModel, fit_pca
 from toolkit.progress import Progress, Silent
+from toolkit.reduction import project, read_vectors
 from toolkit.runs import RUNS, Counts, Owner, RunFolder, RunRecord, all_runs, new_run_id, now
 from toolkit.session import spark_errors, spark_session
 from toolkit.storage import Location, ObjectNotFound, Storage
@@ -44,8 +44,6 @@ from toolkit.storage import Location, ObjectNotFound, Storage
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from numpy.typing import NDArray
-    from pyspark import RDD, Broadcast
     from pyspark.sql import SparkSession
 
     from toolkit.features import PartDone, Unreadable
@@ -54,10 +52,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RunRequest", "run"]
 
-# Files of results hold so many parts of features at most: large files for readers, little memory
-# for the tasks that write them; and as many files as keep every core busy.
-_PARTS_PER_RESULT = 64
-_RESULTS_PER_SLOT = 4
 # Rows of one file of the quarantine.
 _QUARANTINE_ROWS = 65_536
 _REASONS_SHOWN = 3
@@ -170,12 +164,12 @@ def run(
                 _reconcile(counts, len(listing), folder)
                 features.complete()
             with stages("pca", "PCA"):
-                vectors = _vectors(work, features, model.dimensions)
+                vectors = read_vectors(work, features, dimensions=model.dimensions)
                 pca = fit_pca(vectors, components=request.components)
                 storage.write(folder.file("pca.npz"), _npz(pca))
                 _expect(pca.n_samples, counts.featurized, "vectors were read back")
             with stages("result", "Result"):
-                written = _project(work, pca, features, result=result)
+                written = project(work, pca, features, result=result)
                 _expect(written, counts.featurized, "rows of the result were written")
                 sample = _sample(result)
             record = replace(
@@ -458,61 +452,6 @@ def _expect(found: int, expected: int, what: str) -> None:
             f"{found} {what}, and it should be {expected}.",
             remedy="Run again with --fresh; if it stays, please report it with the run's folder.",
         )
-
-
-@dataclass(frozen=True)
-class _ReadVectors:
-    """Reads the vectors of a part, on an executor."""
-
-    features: Dataset
-    dimensions: int
-
-    def __call__(self, number: int) -> NDArray[np.float32]:
-        column = self.features.read(number, columns=["features"])["features"]
-        return matrix(column, dimensions=self.dimensions)
-
-
-def _vectors(spark: SparkSession, features: Dataset, dimensions: int) -> RDD[NDArray[np.float32]]:
-    """Return the vectors of all parts, one partition a core: each makes one large matrix."""
-    numbers = features.numbers()
-    partitions = min(slots(spark), len(numbers))
-    read = _ReadVectors(features, dimensions)
-    return spark.sparkContext.parallelize(numbers, partitions).map(read)
-
-
-@dataclass(frozen=True)
-class _ProjectParts:
-    """The task: projects some parts of the features and writes one file of the result."""
-
-    pca: Broadcast[PCAModel]
-    features: Dataset
-    result: Dataset
-
-    def __call__(self, task: tuple[int, Sequence[int]]) -> int:
-        number, parts = task
-        table = pa.concat_tables(map(self._projected, parts))
-        self.result.write(number, table)
-        return int(table.num_rows)
-
-    def _projected(self, number: int) -> pa.Table:
-        pca = self.pca.value
-        table = self.features.read(number)
-        vectors = matrix(table["features"], dimensions=pca.mean.size)
-        column = vectors_column(pca.transform(vectors).astype(np.float32))
-        return table.drop_columns(["features"]).append_column("pca", column)
-
-
-def _project(spark: SparkSession, pca: PCAModel, features: Dataset, *, result: Dataset) -> int:
-    """Write the result, replacing an earlier one; return the number of its rows."""
-    numbers = features.numbers()
-    share = -(-len(numbers) // (_RESULTS_PER_SLOT * slots(spark)))
-    share = min(share, _PARTS_PER_RESULT)
-    shares = (numbers[start : start + share] for start in range(0, len(numbers), share))
-    result.clear()
-    task = _ProjectParts(spark.sparkContext.broadcast(pca), features, result)
-    rows = sum(run_tasks(spark, enumerate(shares), task))
-    result.complete()
-    return rows
 
 
 def _npz(pca: PCAModel) -> bytes:

@@ -159,7 +159,7 @@ def test_parts_are_bounded_by_bytes_too() -> None:
 
 
 def loaded(index: int, _: ImageObject) -> _Loaded:
-    return _Loaded(index, None)
+    return _Loaded(index)
 
 
 def test_work_in_flight_is_bounded_and_ends_with_its_reader() -> None:

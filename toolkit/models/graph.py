@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from toolkit.models.weights import ResolvedWeights
     from toolkit.models.zoo import ModelSpec
 
-__all__ = ["GRAPH_VERSION", "build_featurizer"]
+__all__ = ["GRAPH_VERSION", "build_featurizer", "count_multiply_adds"]
 
 GRAPH_VERSION = 1
 """Raised whenever this package builds another graph from the same weights."""
@@ -28,7 +28,9 @@ GRAPH_VERSION = 1
 _CALIBRATION_IMAGES = 8
 
 
-def build_featurizer(spec: ModelSpec, weights: ResolvedWeights) -> tuple[Any, str]:
+def build_featurizer(
+    spec: ModelSpec, weights: ResolvedWeights, *, input_size: tuple[int, int] | None = None
+) -> tuple[Any, str]:
     """Build a network; TensorFlow must have been imported by `import_tensorflow`.
 
     Parameters
@@ -36,7 +38,9 @@ def build_featurizer(spec: ModelSpec, weights: ResolvedWeights) -> tuple[Any, st
     spec
         The network.
     weights
-        Its weights.
+        Its weights; random ones are the same tensors at every size.
+    input_size
+        Height and width in pixels; None for the native size.
 
     Returns
     -------
@@ -53,25 +57,51 @@ def build_featurizer(spec: ModelSpec, weights: ResolvedWeights) -> tuple[Any, st
     """
     import keras
 
-    backbone = _build_backbone(spec)
+    size = input_size or spec.input_size
+    backbone = _build_backbone(spec, size)
     if weights.seed is not None:
-        sha256 = _draw_weights(spec, backbone, seed=weights.seed)
+        # At another size the moving statistics would be others: all sizes get those of the native.
+        native = backbone if size == spec.input_size else _build_backbone(spec, spec.input_size)
+        sha256 = _draw_weights(spec, native, seed=weights.seed)
+        if native is not backbone:
+            backbone.set_weights(native.get_weights())
     else:
         sha256 = str(weights.sha256)
         _load_weights(spec, backbone, weights)
-    pixels = keras.Input((*spec.input_size, 3), dtype="uint8", name="pixels")
+    pixels = keras.Input((*size, 3), dtype="uint8", name="pixels")
     return keras.Model(pixels, backbone(_preprocess(spec, pixels)), name=spec.name), sha256
 
 
-def _build_backbone(spec: ModelSpec) -> Any:
+def count_multiply_adds(model: Any) -> int:
+    """Count the multiply-adds of the convolutions for one image; all else is little beside them.
+
+    Parameters
+    ----------
+    model : keras.Model
+        From `build_featurizer`.
+    """
+    import keras
+
+    count = 0
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            count += count_multiply_adds(layer)
+            continue
+        kernels = [weight for weight in layer.weights if "kernel" in weight.name]
+        if kernels:
+            _, height, width, _ = layer.output.shape
+            # A kernel is applied once for each pixel that comes out.
+            count += height * width * sum(prod(kernel.shape) for kernel in kernels)
+    return count
+
+
+def _build_backbone(spec: ModelSpec, input_size: tuple[int, int]) -> Any:
     import keras
 
     if spec.name == DEFAULT_MODEL:
-        return build_efficientnet_lite0(spec.input_size)
+        return build_efficientnet_lite0(input_size)
     network = getattr(keras.applications, spec.name)
-    return network(
-        include_top=False, weights=None, pooling="avg", input_shape=(*spec.input_size, 3)
-    )
+    return network(include_top=False, weights=None, pooling="avg", input_shape=(*input_size, 3))
 
 
 def _preprocess(spec: ModelSpec, pixels: Any) -> Any:

@@ -11,7 +11,7 @@ from toolkit.errors import RequestError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["DEFAULT_MODEL", "MODELS", "ModelSpec", "Preprocessing", "WeightsFile", "model_spec"]
+__all__ = ["DEFAULT_MODEL", "LARGEST_SIDE", "MODELS", "ModelSpec", "Preprocessing", "WeightsFile", "model_spec"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class ModelSpec:
     name
         Its name; for the networks of ``keras.applications``, the name there.
     input_size
-        Height and width in pixels of the images it takes.
+        Its native size, height and width in pixels: that of the images it was trained on.
     dimensions
         Length of the feature vector.
     preprocessing
@@ -74,6 +74,8 @@ class ModelSpec:
     fast_precision
         The precision of ``auto`` on a processor that computes in bf16: f32 where bf16 bends the
         features too far (a cosine below 0.999 to those in f32).
+    least_side
+        The shortest side in pixels that its layers bear.
     """
 
     name: str
@@ -82,6 +84,32 @@ class ModelSpec:
     preprocessing: Preprocessing
     weights: WeightsFile
     fast_precision: Literal["bf16", "f32"] = "bf16"
+    least_side: int = 32
+
+    def resolve_size(self, asked: int | tuple[int, int] | None) -> tuple[int, int]:
+        """Turn an input size that was asked for into height and width.
+
+        Cut at its global average pool, a network computes features of the same length at any size.
+
+        Parameters
+        ----------
+        asked
+            Both sides, or height and width, in pixels; None for the native size.
+
+        Raises
+        ------
+        RequestError
+            When a side is shorter than `least_side` or longer than `LARGEST_SIDE`.
+        """
+        height, width = (asked, asked) if isinstance(asked, int) else asked or self.input_size
+        if not all(self.least_side <= side <= LARGEST_SIDE for side in (height, width)):
+            raise RequestError(
+                f"{self.name} takes images of {self.least_side} to {LARGEST_SIDE} pixels a side, "
+                f"not {height}x{width}.",
+                remedy="Choose a size in between, or none for the native one of "
+                f"{self.input_size[0]}x{self.input_size[1]}.",
+            )
+        return height, width
 
 
 # The modes of keras.applications.imagenet_utils.preprocess_input, and EfficientNet-Lite's own.
@@ -91,13 +119,16 @@ _LITE = Preprocessing(channels="RGB", scale=1 / 128, offset=(-127 / 128,) * 3)
 
 DEFAULT_MODEL = "EfficientNetLite0"
 
+LARGEST_SIDE = 1024
+"""The longest side of an input, in pixels: twenty times the arithmetic of the native size."""
+
 
 def _keras(folder: str, name: str, checksum: str | None) -> WeightsFile:
     return WeightsFile(name=name, checksum=checksum, url_path=f"{folder}/{name}")
 
 
-# File names and checksums: keras/src/applications/*.py of Keras 3.15, which names none for
-# MobileNetV2. The package's checksum is that of version 0.1.0.
+# File names, checksums and shortest sides: keras/src/applications/*.py of Keras 3.15, which names no
+# checksum for MobileNetV2, and for every EfficientNet the 32 pixels that its strides make one. The package's checksum is that of version 0.1.0.
 _SPECS = (
     ModelSpec(
         name=DEFAULT_MODEL,
@@ -148,6 +179,7 @@ _SPECS = (
             "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
             "md5:bcbd6486424b2319ff4ef7d526e38f63",
         ),
+        least_side=75,
     ),
     ModelSpec(
         name="Xception",
@@ -159,6 +191,7 @@ _SPECS = (
             "xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
             "md5:b0042744bf5b25fce3cb969f33bebb97",
         ),
+        least_side=71,
     ),
     ModelSpec(
         name="VGG16",

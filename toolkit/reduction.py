@@ -1,0 +1,118 @@
+"""Feature vectors in the store -> principal components in the store, on Spark."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from toolkit.dataset import Dataset, matrix, vectors_column
+from toolkit.jobs import run_tasks, slots
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from pyspark import RDD, Broadcast
+    from pyspark.sql import SparkSession
+
+    from toolkit.pca import PCAModel
+
+__all__ = ["project", "read_vectors"]
+
+# Files of results hold so many parts of features at most: large files for readers, little memory
+# for the tasks that write them; and as many files as keep every core busy.
+_PARTS_PER_RESULT = 64
+_RESULTS_PER_SLOT = 4
+
+
+@dataclass(frozen=True)
+class _ReadVectors:
+    """Reads the vectors of a part, on an executor."""
+
+    features: Dataset
+    dimensions: int
+
+    def __call__(self, number: int) -> NDArray[np.float32]:
+        column = self.features.read(number, columns=["features"])["features"]
+        return matrix(column, dimensions=self.dimensions)
+
+
+def read_vectors(
+    spark: SparkSession, features: Dataset, *, dimensions: int
+) -> RDD[NDArray[np.float32]]:
+    """Distribute the vectors of a dataset, one partition a core: each makes one large matrix.
+
+    Parameters
+    ----------
+    spark
+        The session.
+    features
+        Has a column ``features`` of lists of floats.
+    dimensions
+        Length of the lists, d.
+
+    Returns
+    -------
+    RDD
+        An array of shape (n, d), float32, for each part, read when it is needed.
+    """
+    numbers = features.numbers()
+    partitions = min(slots(spark), len(numbers))
+    read = _ReadVectors(features, dimensions)
+    return spark.sparkContext.parallelize(numbers, partitions).map(read)
+
+
+@dataclass(frozen=True)
+class _ProjectParts:
+    """The task: projects some parts of the features and writes one file of the result."""
+
+    pca: Broadcast[PCAModel]
+    features: Dataset
+    result: Dataset
+
+    def __call__(self, task: tuple[int, Sequence[int]]) -> int:
+        number, parts = task
+        table = pa.concat_tables(map(self._projected, parts))
+        self.result.write(number, table)
+        return int(table.num_rows)
+
+    def _projected(self, number: int) -> pa.Table:
+        pca = self.pca.value
+        table = self.features.read(number)
+        vectors = matrix(table["features"], dimensions=pca.mean.size)
+        column = vectors_column(pca.transform(vectors).astype(np.float32))
+        return table.drop_columns(["features"]).append_column("pca", column)
+
+
+def project(spark: SparkSession, pca: PCAModel, features: Dataset, *, result: Dataset) -> int:
+    """Project the vectors of a dataset onto the components.
+
+    Parameters
+    ----------
+    spark
+        The session.
+    pca
+        The components, k of them.
+    features
+        Has a column ``features`` of vectors.
+    result
+        Gets the other columns of `features`, and ``pca``: lists of k floats. What it held before is
+        deleted.
+
+    Returns
+    -------
+    int
+        Rows written.
+    """
+    numbers = features.numbers()
+    share = -(-len(numbers) // (_RESULTS_PER_SLOT * slots(spark)))
+    share = min(share, _PARTS_PER_RESULT)
+    shares = (numbers[start : start + share] for start in range(0, len(numbers), share))
+    result.clear()
+    task = _ProjectParts(spark.sparkContext.broadcast(pca), features, result)
+    rows = sum(run_tasks(spark, enumerate(shares), task))
+    result.complete()
+    return rows
