@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from queue import SimpleQueue
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,7 +22,7 @@ import pyarrow as pa
 from toolkit.dataset import Dataset, vectors_column
 from toolkit.errors import JobError
 from toolkit.images.decode import UnreadableImage, decode_image
-from toolkit.models import engine_for
+from toolkit.models import fetch_prepared, load_engine
 from toolkit.storage import Location, ObjectNotFound, Storage
 
 if TYPE_CHECKING:
@@ -153,18 +154,15 @@ class Featurizer:
     model
         The converted network.
     storage
-        Where images are, and the model where an executor does not have it.
-    model_location
-        Where the files of the converted network are in the store.
+        Where images are, and the network in ``models/prepared/`` for executors that lack it.
     cache
-        Folder on the executor that keeps converted networks.
+        The executor's cache folder, which keeps converted networks.
     threads
         Threads of the inference engine in one worker process (at least 1).
     """
 
     model: PreparedModel
     storage: Storage
-    model_location: Location
     cache: Path
     threads: int = 1
 
@@ -344,10 +342,8 @@ def _pixels(item: _Loaded, size: tuple[int, int]) -> NDArray[np.uint8]:
     return decode_image(item.file, size=size) if item.pixels is None else item.pixels
 
 
+@lru_cache(maxsize=1)
 def _engine(featurizer: Featurizer) -> Engine:
-    """Return the network of this worker process, fetching its files where they are missing."""
-    folder = featurizer.cache / featurizer.model.key
-    for name in featurizer.model.files:
-        if not (folder / name).is_file():
-            featurizer.storage.download(featurizer.model_location / name, folder / name)
-    return engine_for(replace(featurizer.model, folder=str(folder)), featurizer.threads)
+    """Return the network of this worker process, loaded once."""
+    model = fetch_prepared(featurizer.model, cache=featurizer.cache, bucket=featurizer.storage)
+    return load_engine(model, threads=featurizer.threads)

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,12 +24,16 @@ from toolkit.errors import JobError, RequestError, ToolkitError
 from toolkit.features import PLAN_VERSION, FeaturizePart, Featurizer, plan_parts
 from toolkit.folders import cache_folder
 from toolkit.images.listing import ImageListing, list_images, mirror_folder
+from toolkit.images.sample import ImageSample
 from toolkit.jobs import run_tasks
 from toolkit.models import (
+    CALIBRATION_IMAGES,
     DEFAULT_MODEL,
+    Calibration,
     EngineName,
     Precision,
     executed_precision,
+    measure_fidelity,
     model_spec,
     prepare,
     resolve_weights,
@@ -39,7 +43,7 @@ from toolkit.progress import Progress, Silent
 from toolkit.reduction import project, read_vectors
 from toolkit.runs import RUNS, Counts, Owner, RunFolder, RunRecord, all_runs, new_run_id, now
 from toolkit.session import spark_errors, spark_session
-from toolkit.storage import Location, ObjectNotFound, Storage
+from toolkit.storage import Location, Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -47,7 +51,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from toolkit.features import PartDone, Unreadable
-    from toolkit.models import ModelSpec, PreparedModel
+    from toolkit.models import Fidelity, ModelSpec, PreparedModel
     from toolkit.profiles import Profile
 
 __all__ = ["RunRequest", "run"]
@@ -56,6 +60,8 @@ __all__ = ["RunRequest", "run"]
 _QUARANTINE_ROWS = 65_536
 _REASONS_SHOWN = 3
 _PICTURED_IMAGES = 2_000
+# What a setting costs is told by so many images: a second's work.
+_JUDGED_IMAGES = 64
 # Each costs a request; an older run than that is not missed.
 _RUNS_CONSIDERED = 50
 
@@ -77,7 +83,9 @@ class RunRequest:
     engine
         ``openvino`` or ``tensorflow``.
     precision
-        ``auto`` (the fastest that the processor has natively) or ``f32``.
+        ``auto`` (the fastest that keeps the features), ``f32``, ``bf16`` or ``int8``.
+    input_size
+        Height and width of the images in pixels; None for the network's own size.
     limit
         At most so many images, evenly spaced over the listing; None for all.
     fresh
@@ -92,6 +100,7 @@ class RunRequest:
     components: float | int = 0.95
     engine: EngineName = "openvino"
     precision: Precision = "auto"
+    input_size: int | None = None
     limit: int | None = None
     fresh: bool = False
     output: str | None = None
@@ -138,9 +147,10 @@ def run(
             _check_output(output, listing, storage)
     with _session(spark, profile, log=log, stages=stages) as session:
         with stages("model", f"Model {spec.name}"):
-            model = _prepare(spec, request, storage)
+            model, fidelity = _prepare(spec, request, listing=listing, storage=storage)
             featurizer = _featurizer(model, storage)
         folder, record, continues = _open_run(request, profile, listing=listing, model=model)
+        record = replace(record, fidelity=asdict(fidelity) if fidelity else None)
         features = folder.dataset("features")
         result = Dataset(storage, output or folder.file("result"))
 
@@ -150,7 +160,7 @@ def run(
                 parts = plan_parts(
                     listing,
                     count=len(listing),
-                    multiply_adds=getattr(model, "multiply_adds", 4e8),
+                    multiply_adds=model.multiply_adds,
                     attempted=continues,
                 )
                 done = run_tasks(
@@ -214,21 +224,6 @@ class _Stages:
         return round(self.done_here / seconds, 1) if self.done_here and seconds else None
 
 
-class _Bucket:
-    """The store as the model zoo sees it: a place that may hold weights."""
-
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-        self.name = storage.settings.bucket
-
-    def fetch(self, uri: str, to: Path) -> bool:
-        try:
-            self._storage.download(Location.parse(uri), to)
-        except ObjectNotFound:
-            return False
-        return True
-
-
 def _list(request: RunRequest, storage: Storage, progress: Progress) -> ImageListing:
     if "://" in request.images:
         listing = list_images(storage, Location.parse(request.images))
@@ -274,10 +269,31 @@ def _check_output(output: Location, listing: ImageListing, storage: Storage) -> 
             )
 
 
-def _prepare(spec: ModelSpec, request: RunRequest, storage: Storage) -> PreparedModel:
+def _prepare(
+    spec: ModelSpec, request: RunRequest, *, listing: ImageListing, storage: Storage
+) -> tuple[PreparedModel, Fidelity | None]:
+    """Convert the network; where the setting is not the network's own, measure what it costs."""
     cache = cache_folder()
-    weights = resolve_weights(spec, request.weights, cache=cache, bucket=_Bucket(storage))
-    return prepare(spec, weights, engine=request.engine, precision=request.precision, cache=cache)
+    weights = resolve_weights(spec, request.weights, cache=cache, bucket=storage)
+    sample = ImageSample(storage, listing.evenly_spaced(CALIBRATION_IMAGES))
+    model = prepare(
+        spec,
+        weights,
+        engine=request.engine,
+        precision=request.precision,
+        input_size=request.input_size,
+        calibration=Calibration(identity=sample.identity, images=sample),
+        cache=cache,
+        bucket=storage,
+    )
+    if model.precision != "int8" and model.input_size == spec.input_size:
+        return model, None
+    native = prepare(spec, weights, precision="f32", cache=cache, bucket=storage)
+    judges = ImageSample(storage, listing.evenly_spaced(_JUDGED_IMAGES))
+    try:
+        return model, measure_fidelity(model, native, judges)
+    except ValueError:  # fewer than two readable images
+        return model, None
 
 
 def _featurizer(model: PreparedModel, storage: Storage) -> Featurizer:
@@ -288,7 +304,7 @@ def _featurizer(model: PreparedModel, storage: Storage) -> Featurizer:
         target = location / name
         if target.key not in there:
             storage.upload(Path(model.folder) / name, target)
-    return Featurizer(model, storage, location, cache_folder() / "prepared")
+    return Featurizer(model, storage, cache_folder())
 
 
 def _open_run(
@@ -311,6 +327,7 @@ def _open_run(
         random_weights=model.random_weights,
         engine=request.engine,
         precision=executed_precision(model),
+        input_size=model.input_size,
         fingerprint=fingerprint,
         owner=Owner.this_process(),
         started_at=now(),

@@ -76,13 +76,18 @@ class RunRecord:
         What was asked for, the hash of what was loaded, and whether it is random (no knowledge of
         images, for tests and benchmarks only).
     precision
-        Arithmetic of the network as executed: ``f32`` or ``bf16``.
+        Arithmetic of the network as executed: ``f32``, ``bf16`` or ``int8``.
+    input_size
+        Height and width in pixels of what the network saw.
+    fidelity
+        Cosines of some images' features to those of the network at its own size in f32 (mean,
+        least, centred) and number of these images; None where size and arithmetic are its own.
     components
         Number of principal components in the result.
     explained_variance
         Share of the variance that they explain, 0 to 1.
     seconds
-        Wall time per stage.
+        Wall time per stage. Spark's session starts beside the model's stage.
     images_per_second
         Images that this attempt featurized or quarantined over the seconds of stage ``features``;
         None if all were there from an earlier attempt.
@@ -109,6 +114,8 @@ class RunRecord:
     skipped: int = 0
     labels: int = 0
     dimensions: int = 0
+    input_size: tuple[int, int] = (0, 0)
+    fidelity: dict[str, float] | None = None
     components: int | None = None
     explained_variance: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
@@ -133,6 +140,7 @@ class RunRecord:
             known = _known(cls, json.loads(text))
             known["owner"] = Owner(**_known(Owner, known["owner"]))
             known["counts"] = Counts(**_known(Counts, known["counts"]))
+            known["input_size"] = tuple(known.get("input_size", (0, 0)))
             return cls(**known)
         except (KeyError, TypeError, ValueError) as exc:
             raise JobError(f"This is no record of a run: {exc!r}") from exc

@@ -203,6 +203,19 @@ class Storage:
         finally:
             partial.unlink(missing_ok=True)
 
+    @property
+    def name(self) -> str:
+        """Name of the profile's own bucket."""
+        return self.settings.bucket
+
+    def fetch(self, uri: str, to: Path) -> bool:
+        """Copy the object at a URI to a file; False if there is none."""
+        try:
+            self.download(Location.parse(uri), to)
+        except ObjectNotFound:
+            return False
+        return True
+
     def delete_all(self, location: Location) -> None:
         """Delete every object below the location."""
         import obstore

@@ -64,7 +64,7 @@ def featurizer(storage: Storage) -> Featurizer:
     weights = resolve_weights(spec, "imagenet", cache=cache_folder())
     model = prepare(spec, weights, engine="openvino", precision="f32", cache=cache_folder())
     location = storage.location("models", "prepared", model.key)
-    return Featurizer(model, storage, location, cache_folder() / "prepared")
+    return Featurizer(model, storage, cache_folder())
 
 
 def test_every_image_is_a_vector_or_has_a_reason(
@@ -118,13 +118,13 @@ def test_executor_without_the_model_fetches_it_from_the_bucket(
 ) -> None:
     for name in featurizer.model.files:
         file = cache_folder() / "prepared" / featurizer.model.key / name
-        storage.upload(file, featurizer.model_location / name)
+        storage.upload(file, storage.location("models", "prepared", featurizer.model.key, name))
     elsewhere = replace(featurizer, cache=tmp_path)
 
     _, reasons = elsewhere(images[:2])
 
     assert not reasons
-    fetched = {file.name for file in (tmp_path / featurizer.model.key).iterdir()}
+    fetched = {file.name for file in (tmp_path / "prepared" / featurizer.model.key).iterdir()}
     assert fetched == set(featurizer.model.files)
 
 

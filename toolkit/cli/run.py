@@ -44,8 +44,13 @@ def run(
         str, typer.Option(help="openvino, or tensorflow: the reference.")
     ] = "openvino",
     precision: Annotated[
-        str, typer.Option(help="auto: the fastest the processor has; f32: exact.")
+        str,
+        typer.Option(help="auto: the fastest that keeps the features; f32; bf16; int8: faster."),
     ] = "auto",
+    input_size: Annotated[
+        int | None,
+        typer.Option(help="Pixels a side. Default: the network's own; smaller is faster."),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="At most so many images, evenly spaced.")
     ] = None,
@@ -70,6 +75,7 @@ def run(
         components=parse_components(components),
         engine=engine,  # type: ignore[arg-type]  # checked, with the choices named, by the zoo
         precision=precision,  # type: ignore[arg-type]
+        input_size=input_size,
         limit=limit,
         fresh=fresh,
         output=destination,
@@ -87,11 +93,14 @@ def _print_summary(record: RunRecord, place: Place) -> None:
     counts = record.counts
     images = f"{counts.listed} listed, {counts.featurized} featurized"
     explained = 100 * (record.explained_variance or 0)
+    computed = f"{record.engine} {record.precision} at {record.input_size[1]} pixels"
     rows: list[tuple[str, object]] = [
         ("images", f"{images}, {counts.quarantined} quarantined; {record.labels} labels"),
-        ("model", f"{record.model}, {record.engine} {record.precision}, weights {record.weights}"),
+        ("model", f"{record.model}, {computed}, weights {record.weights}"),
         ("components", f"{record.components} of {record.dimensions} explain {explained:.1f} %"),
     ]
+    if record.fidelity:
+        rows.insert(2, ("its price", _price(record.fidelity)))
     if record.random_weights:
         rows.insert(2, ("", "RANDOM WEIGHTS: these features know nothing of images"))
     rows += [(f"time, {stage}", _speed(record, stage)) for stage in record.seconds]
@@ -107,6 +116,15 @@ def _print_summary(record: RunRecord, place: Place) -> None:
         f"{command} down                     # stop the local stack; its data stays",
     ):
         output.print_text(f"  {line}")
+
+
+def _price(fidelity: dict[str, float]) -> str:
+    """Say how near the features are to those of the network's own size in f32."""
+    return (
+        f"cosine to its own size in f32: {fidelity['mean']:.4f} on average, "
+        f"{fidelity['least']:.4f} at least; {fidelity['centred']:.4f} about the mean "
+        f"({fidelity['images']} images)"
+    )
 
 
 def _speed(record: RunRecord, stage: str) -> str:

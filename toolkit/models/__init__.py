@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from toolkit.models.bucket import ModelBucket
+from toolkit.models.conversion import EngineName
 from toolkit.models.engines import Engine, engine_for, executed_precision, load_engine
-from toolkit.models.prepared import EngineName, Precision, PreparedModel, prepare
-from toolkit.models.weights import ResolvedWeights, WeightsBucket, resolve_weights
+from toolkit.models.fidelity import Fidelity, measure_fidelity
+from toolkit.models.prepared import Precision, PreparedModel, fetch_prepared, prepare
+from toolkit.models.quantization import CALIBRATION_IMAGES, Calibration
+from toolkit.models.weights import ResolvedWeights, resolve_weights
 from toolkit.models.zoo import DEFAULT_MODEL, MODELS, ModelSpec, model_spec
 
 __all__ = [
+    "CALIBRATION_IMAGES",
     "DEFAULT_MODEL",
     "MODELS",
+    "Calibration",
     "Engine",
     "EngineName",
+    "Fidelity",
+    "ModelBucket",
     "ModelSpec",
     "Precision",
     "PreparedModel",
     "ResolvedWeights",
-    "WeightsBucket",
     "engine_for",
     "executed_precision",
+    "fetch_prepared",
     "load_engine",
+    "measure_fidelity",
     "model_spec",
     "prepare",
     "resolve_weights",

@@ -1,35 +1,43 @@
-"""Converts a network once into what an engine loads in a second, kept in the user's cache."""
+"""Converts a network once into what an engine loads in a second, or finds it converted."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from toolkit.errors import RequestError
-from toolkit.models.graph import GRAPH_VERSION, build_featurizer
-from toolkit.models.openvino_import import import_openvino
-from toolkit.models.tensorflow_import import import_tensorflow
+from toolkit.errors import JobError, RequestError
+from toolkit.models.conversion import (
+    ENGINE_FILES,
+    Converted,
+    EngineName,
+    convert,
+    convert_to_int8,
+)
+from toolkit.models.graph import GRAPH_VERSION
+from toolkit.models.nncf_import import nncf_version
+from toolkit.models.prepared_files import (
+    RECORD,
+    bucket_uri,
+    fetch_files,
+    is_whole,
+    new_folder,
+    write_record,
+)
+from toolkit.models.quantization import QUANTIZATION_VERSION
 
 if TYPE_CHECKING:
+    from toolkit.models.bucket import ModelBucket
+    from toolkit.models.quantization import Calibration
     from toolkit.models.weights import ResolvedWeights
     from toolkit.models.zoo import ModelSpec
 
-__all__ = ["EngineName", "Precision", "PreparedModel", "prepare"]
+__all__ = ["EngineName", "Precision", "PreparedModel", "fetch_prepared", "prepare"]
 
-EngineName = Literal["openvino", "tensorflow"]
-Precision = Literal["auto", "f32", "bf16"]
-
-_FILES: dict[EngineName, tuple[str, ...]] = {
-    "openvino": ("model.xml", "model.bin"),
-    "tensorflow": ("model.keras",),
-}
-_RECORD = "model.json"
+Precision = Literal["auto", "f32", "bf16", "int8"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,18 +51,20 @@ class PreparedModel:
     folder
         Where its files are on this machine.
     files
-        Names of all files in the folder.
+        Names of all files in the folder; the last one holds the checksums of the others.
     name
         The network's name in the zoo.
     engine
         The engine that can load it.
     precision
         The precision asked for: ``auto`` is bf16 where the processor computes in it and the network
-        bears it, else f32.
+        bears it, else f32. ``int8`` is in the files, the others are made of the same ones.
     input_size
         Height and width in pixels.
     dimensions
         Length of the feature vector.
+    multiply_adds
+        Arithmetic for one image at this input size: multiply-adds of all convolutions.
     weights_sha256
         Of the weights file, or of the random tensors.
     weights_source
@@ -71,23 +81,28 @@ class PreparedModel:
     precision: Precision
     input_size: tuple[int, int]
     dimensions: int
+    multiply_adds: int
     weights_sha256: str
     weights_source: str
     random_weights: bool
 
 
-def prepare(
+def prepare(  # noqa: PLR0913 - all that decides on the files
     spec: ModelSpec,
     weights: ResolvedWeights,
     *,
     engine: EngineName = "openvino",
     precision: Precision = "auto",
+    input_size: int | tuple[int, int] | None = None,
+    calibration: Calibration | None = None,
     cache: Path,
+    bucket: ModelBucket | None = None,
 ) -> PreparedModel:
-    """Convert a network for an engine, or find it converted.
+    """Convert a network for an engine, or find it converted in the cache or in the bucket.
 
-    TensorFlow is imported only for a conversion. Two processes may prepare the same network at the
-    same time: each works in its own folder, and the first to rename it into place wins.
+    TensorFlow is imported only for a conversion, NNCF only to quantize. Two processes may prepare
+    the same network at the same time: each works in its own folder, and the first to rename it into
+    place wins.
 
     Parameters
     ----------
@@ -98,36 +113,139 @@ def prepare(
     engine
         The engine to convert for.
     precision
-        Precision that inference is to use; the files are f32 in any case.
+        Precision that inference is to use.
+    input_size
+        Sides of the images in pixels, one for both or height and width; None for the native size.
+    calibration
+        Images like those that are to come; needed for int8, of no effect otherwise.
     cache
         The user's cache folder; the result is in ``prepared/<key>/`` below it.
+    bucket
+        The object store, where there is one: asked for ``models/prepared/<key>/``, never written.
 
     Raises
     ------
     RequestError
-        When there is no such engine or precision, when they do not go together, or when the weights
-        do not fit the network.
+        When there is no such engine or precision, when they do not go together, when the network
+        does not bear the size or the weights do not fit it, or when int8 is asked for and NNCF or
+        images are missing.
     """
     _check(engine, precision)
-    key = _key(spec, weights, engine)
+    network = _Network(
+        spec=spec,
+        weights=weights,
+        engine=engine,
+        input_size=spec.resolve_size(input_size),
+        calibration=_calibration(calibration) if precision == "int8" else None,
+    )
+    key = network.key()
     folder = cache / "prepared" / key
-    if not (folder / _RECORD).is_file():
-        _convert(spec, weights, engine=engine, folder=folder, keras_home=cache / "keras")
-    record = json.loads((folder / _RECORD).read_text())
+    files = (*ENGINE_FILES[engine], RECORD)
+    if not (is_whole(folder, files) or (bucket and fetch_files(bucket, folder, files))):
+        with new_folder(folder, files) as unfinished:
+            converted = _convert(network, unfinished, cache=cache, bucket=bucket)
+            write_record(unfinished, {**network.summary(), **asdict(converted)})
+    record = json.loads((folder / RECORD).read_text())
     return PreparedModel(
         key=key,
         folder=str(folder),
-        files=(*_FILES[engine], _RECORD),
+        files=files,
         name=spec.name,
         engine=engine,
         precision=precision,
-        input_size=spec.input_size,
+        input_size=network.input_size,
         dimensions=spec.dimensions,
+        multiply_adds=record["multiply_adds"],
         weights_sha256=record["weights_sha256"],
-        # Where they were found this time: the same weights may have come from elsewhere before.
         weights_source=weights.source,
         random_weights=weights.is_random,
     )
+
+
+def fetch_prepared(prepared: PreparedModel, *, cache: Path, bucket: ModelBucket) -> PreparedModel:
+    """Have a network on this machine that another one prepared.
+
+    Parameters
+    ----------
+    prepared
+        The network.
+    cache
+        The cache folder of this machine.
+    bucket
+        Holds its files in ``models/prepared/<key>/``.
+
+    Raises
+    ------
+    JobError
+        When the bucket does not hold all of it, undamaged.
+    """
+    folder = cache / "prepared" / prepared.key
+    if not (is_whole(folder, prepared.files) or fetch_files(bucket, folder, prepared.files)):
+        uri = bucket_uri(bucket, prepared.key)
+        raise JobError(
+            f"The prepared model in {uri} is missing or damaged.",
+            remedy="Delete what is there and run again: it is uploaded anew.",
+        )
+    return replace(prepared, folder=str(folder))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Network:
+    """All that the files of a prepared network depend on."""
+
+    spec: ModelSpec
+    weights: ResolvedWeights
+    engine: EngineName
+    input_size: tuple[int, int]
+    calibration: Calibration | None
+
+    def key(self) -> str:
+        libraries = {name: version(name) for name in ("keras", "openvino")}
+        parts = [GRAPH_VERSION, asdict(self.spec), self.weights.identity, self.engine, libraries]
+        parts.append(self.input_size)
+        labels = [self.spec.name.lower(), self.engine, "x".join(map(str, self.input_size))]
+        if self.calibration is not None:
+            parts += [QUANTIZATION_VERSION, nncf_version(), self.calibration.identity]
+            labels.append("int8")
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return "-".join([*labels, digest[:16]])
+
+    def summary(self) -> dict[str, object]:
+        """Return what its record says to people."""
+        return {
+            "name": self.spec.name,
+            "input_size": self.input_size,
+            "dimensions": self.spec.dimensions,
+            "int8": self.calibration is not None,
+            "random_weights": self.weights.is_random,
+        }
+
+
+def _calibration(calibration: Calibration | None) -> Calibration:
+    if calibration is None:
+        raise RequestError(
+            "Precision int8 needs images to measure the network's ranges on.",
+            remedy="Choose --precision f32, or name images.",
+        )
+    return calibration
+
+
+def _convert(
+    network: _Network, folder: Path, *, cache: Path, bucket: ModelBucket | None
+) -> Converted:
+    spec, weights, size = network.spec, network.weights, network.input_size
+    if network.calibration is None:
+        return convert(
+            spec,
+            weights,
+            engine=network.engine,
+            input_size=size,
+            folder=folder,
+            keras_home=cache / "keras",
+        )
+    exact = prepare(spec, weights, precision="f32", input_size=size, cache=cache, bucket=bucket)
+    convert_to_int8(Path(exact.folder), network.calibration, input_size=size, folder=folder)
+    return Converted(weights_sha256=exact.weights_sha256, multiply_adds=exact.multiply_adds)
 
 
 def _check(engine: str, precision: str) -> None:
@@ -139,69 +257,8 @@ def _check(engine: str, precision: str) -> None:
             raise RequestError(
                 f"There is no {option} {value!r}.", remedy=f"Choose one of: {', '.join(choices)}."
             )
-    if (engine, precision) == ("tensorflow", "bf16"):
+    if engine == "tensorflow" and precision in {"bf16", "int8"}:
         raise RequestError(
-            "The TensorFlow engine is the f32 reference and has no bf16.",
+            f"The TensorFlow engine is the f32 reference and has no {precision}.",
             remedy="Use --engine openvino, or --precision f32.",
         )
-
-
-def _key(spec: ModelSpec, weights: ResolvedWeights, engine: EngineName) -> str:
-    libraries = {name: version(name) for name in ("keras", "openvino")}
-    parts = [GRAPH_VERSION, asdict(spec), weights.identity, engine, libraries]
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    return f"{spec.name.lower()}-{engine}-{digest[:16]}"
-
-
-def _convert(
-    spec: ModelSpec,
-    weights: ResolvedWeights,
-    *,
-    engine: EngineName,
-    folder: Path,
-    keras_home: Path,
-) -> None:
-    tensorflow = import_tensorflow(keras_home=keras_home)
-    model, sha256 = build_featurizer(spec, weights)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
-        if engine == "openvino":
-            _save_openvino(tensorflow, model, spec=spec, path=unfinished / "model.xml")
-        else:
-            model.save(unfinished / "model.keras")
-        _write_record(spec, weights, sha256=sha256, path=unfinished / _RECORD)
-        _publish(unfinished, folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _save_openvino(tensorflow: Any, model: Any, *, spec: ModelSpec, path: Path) -> None:
-    openvino = import_openvino()
-    pixels = tensorflow.TensorSpec([None, *spec.input_size, 3], tensorflow.uint8, name="pixels")
-    inference = tensorflow.function(
-        lambda pixels: model(pixels, training=False), input_signature=[pixels]
-    )
-    converted = openvino.convert_model(inference.get_concrete_function())
-    openvino.save_model(converted, path, compress_to_fp16=False)
-
-
-def _write_record(spec: ModelSpec, weights: ResolvedWeights, *, sha256: str, path: Path) -> None:
-    record = {
-        "name": spec.name,
-        "input_size": spec.input_size,
-        "dimensions": spec.dimensions,
-        "weights_sha256": sha256,
-        "weights_source": weights.source,
-        "random_weights": weights.is_random,
-    }
-    path.write_text(json.dumps(record, indent=2) + "\n")
-
-
-def _publish(unfinished: Path, folder: Path) -> None:
-    unfinished.chmod(0o755)  # mkdtemp keeps others out; executors may run as another user
-    try:
-        unfinished.rename(folder)
-    except OSError:
-        if not (folder / _RECORD).is_file():
-            raise

@@ -9,32 +9,22 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from toolkit.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from toolkit.models.bucket import ModelBucket
     from toolkit.models.zoo import ModelSpec, WeightsFile
 
-__all__ = ["KERAS_WEIGHTS_URL", "ResolvedWeights", "WeightsBucket", "resolve_weights"]
+__all__ = ["KERAS_WEIGHTS_URL", "ResolvedWeights", "resolve_weights"]
 
 KERAS_WEIGHTS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
 """Where Keras publishes weights (``keras.applications``); ``TOOLKIT_WEIGHTS_URL`` overrides it."""
 
 _TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two reads
-
-
-class WeightsBucket(Protocol):
-    """The object store, as far as weights need it."""
-
-    @property
-    def name(self) -> str:
-        """Name of the profile's bucket."""
-
-    def fetch(self, uri: str, to: Path) -> bool:
-        """Write the object at ``s3://`` or ``s3a://`` URI to a file; False if there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +64,7 @@ def resolve_weights(
     weights: str,
     *,
     cache: Path,
-    bucket: WeightsBucket | None = None,
+    bucket: ModelBucket | None = None,
     timeout: tuple[float, float] = _TIMEOUT,
 ) -> ResolvedWeights:
     """Find weights for a network.
@@ -127,7 +117,7 @@ def _resolve_random(weights: str) -> ResolvedWeights:
     return ResolvedWeights(path=None, sha256=None, source=f"random:{int(seed)}", seed=int(seed))
 
 
-def _resolve_uri(uri: str, *, cache: Path, bucket: WeightsBucket | None) -> ResolvedWeights:
+def _resolve_uri(uri: str, *, cache: Path, bucket: ModelBucket | None) -> ResolvedWeights:
     # The name must keep its ending, which tells Keras the format; the folder keeps URIs apart.
     folder = cache / "from-uri" / hashlib.sha256(uri.encode()).hexdigest()[:16]
     path = folder / uri.rstrip("/").rpartition("/")[2]
@@ -139,7 +129,7 @@ def _resolve_uri(uri: str, *, cache: Path, bucket: WeightsBucket | None) -> Reso
 
 
 def _resolve_imagenet(
-    spec: ModelSpec, *, cache: Path, bucket: WeightsBucket | None, timeout: tuple[float, float]
+    spec: ModelSpec, *, cache: Path, bucket: ModelBucket | None, timeout: tuple[float, float]
 ) -> ResolvedWeights:
     file = spec.weights
     cached = cache / file.name
@@ -182,7 +172,7 @@ def _from_cache(file: WeightsFile, cached: Path) -> ResolvedWeights:
     return _from_file(cached, source=str(cached))
 
 
-def _from_bucket(file: WeightsFile, cached: Path, *, bucket: WeightsBucket) -> ResolvedWeights:
+def _from_bucket(file: WeightsFile, cached: Path, *, bucket: ModelBucket) -> ResolvedWeights:
     uri = f"s3a://{bucket.name}/models/{file.name}"
     if not _fetch(bucket, uri, cached, file=file):
         raise _NotFoundError(f"{uri} does not exist")
@@ -210,7 +200,7 @@ def _from_download(
     return _from_file(cached, source=url)
 
 
-def _fetch(bucket: WeightsBucket, uri: str, path: Path, *, file: WeightsFile | None = None) -> bool:
+def _fetch(bucket: ModelBucket, uri: str, path: Path, *, file: WeightsFile | None = None) -> bool:
     """Fetch beside the target, verify, then rename: a cut download never bears the final name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".fetch-") as folder:
@@ -243,7 +233,7 @@ def _digest(path: Path, algorithm: str) -> str:
         return hashlib.file_digest(content, lambda: new).hexdigest()
 
 
-def _ways_out(spec: ModelSpec, cached: Path, *, bucket: WeightsBucket | None) -> str:
+def _ways_out(spec: ModelSpec, cached: Path, *, bucket: ModelBucket | None) -> str:
     file = spec.weights
     ways = [f"put {file.name} into {cached.parent}"]
     if bucket is not None:

