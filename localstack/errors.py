@@ -53,7 +53,7 @@ class JarsError(LocalStackError):
 
 
 class BuildError(LocalStackError):
-    """MinIO cannot be built."""
+    """MinIO, or the archive of Spark's classes, cannot be built."""
 
 
 class ServiceError(LocalStackError):

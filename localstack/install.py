@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from localstack import jars, minio
+from localstack.class_archive import made_archive
 from localstack.errors import LocalStackError
 from localstack.home import cache_folder, state_folder
+from localstack.java import find_java
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 __all__ = ["install", "main"]
 
-_PARTS = {"jars": jars.fetched_jars, "minio": minio.built_binary}
+
+def _archived_classes(cache: Path, *, log: Path, say: Callable[[str, float | None], None]) -> Path:
+    s3a = jars.fetched_jars(cache, log=log, say=say)
+    return made_archive(cache, java=find_java(), jars=s3a, log=log, say=say)
+
+
+_PARTS = {"jars": jars.fetched_jars, "classes": _archived_classes, "minio": minio.built_binary}
 
 
 def install(part: str) -> None:
@@ -19,7 +32,8 @@ def install(part: str) -> None:
     Parameters
     ----------
     part
-        ``jars``: those that make Spark speak s3a; ``minio``: the server.
+        ``jars``: those that make Spark speak s3a; ``classes``: the archive from which its JVMs
+        start; ``minio``: the server.
 
     Raises
     ------

@@ -9,14 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from localstack import probe, process
+from localstack import class_archive, jars, probe, process
+from localstack.class_archive import LIGHT_JVM
 from localstack.jars import spark_home
 
 if TYPE_CHECKING:
     from localstack.home import StackSettings
     from localstack.java import Java
 
-__all__ = ["Share", "Worker", "share_of_machine", "start_master", "start_worker", "workers"]
+__all__ = [
+    "Share",
+    "Worker",
+    "executor_java_options",
+    "share_of_machine",
+    "start_master",
+    "start_worker",
+    "workers",
+]
 
 _CONF = Path(__file__).with_name("spark-conf")
 
@@ -24,9 +33,6 @@ _LEAST_SYSTEM_MIB = 1024  # of a small machine; a fifth of a larger one
 _PYTHON_MIB_PER_CORE = 768  # a worker process with OpenVINO, a network and a batch of images
 _LEAST_EXECUTOR_MIB = 1024
 _MOST_EXECUTOR_MIB = 4096  # images never enter the JVM: a larger heap would lie idle
-
-# The daemons only pass messages: compiling them lightly starts them in half the time.
-_LIGHT_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 
 @dataclass(frozen=True)
@@ -86,10 +92,11 @@ def start_master(*, settings: StackSettings, java: Java, ports: dict[str, int]) 
     return process.start(
         [
             *(spark_home() / "bin" / "spark-class", "org.apache.spark.deploy.master.Master"),
+            *("--properties-file", _CONF / "spark-defaults.conf"),
             *("--host", "127.0.0.1", "--port", str(ports["spark_port"])),
             *("--webui-port", str(ports["spark_ui_port"])),
         ],
-        env=_environment(settings.home, java),
+        env=_environment(settings, java),
         home=settings.home,
         record=settings.record("master"),
         log=settings.log("master"),
@@ -121,11 +128,12 @@ def start_worker(
     return process.start(
         [
             *(spark_home() / "bin" / "spark-class", "org.apache.spark.deploy.worker.Worker"),
+            *("--properties-file", _CONF / "spark-defaults.conf"),
             *("--host", "127.0.0.1", "--webui-port", str(ports["worker_ui_port"])),
             *("--cores", str(share.cores), "--memory", f"{share.memory_mib}m"),
             *("--work-dir", work, f"spark://127.0.0.1:{master_port}"),
         ],
-        env=_environment(settings.home, java),
+        env=_environment(settings, java),
         home=settings.home,
         record=settings.record("worker"),
         log=settings.log("worker"),
@@ -143,18 +151,35 @@ def _share(settings: StackSettings) -> Share:
     return Share(share.cores, settings.memory_mib or share.memory_mib)
 
 
-def _environment(home: Path, java: Java) -> dict[str, str]:
+def executor_java_options(settings: StackSettings, java: Java) -> str:
+    """Return the options of the JVMs of executors.
+
+    Parameters
+    ----------
+    settings
+        Which stack.
+    java
+        The Java that it runs on.
+    """
+    archived = class_archive.java_options(
+        settings.cache, java=java, jars=jars.folder(settings.cache)
+    )
+    # In a folder of the class path it would keep the archive from being used.
+    return f"-Dlog4j2.configurationFile={(_CONF / 'log4j2.properties').as_uri()} {archived}".strip()
+
+
+def _environment(settings: StackSettings, java: Java) -> dict[str, str]:
     # Executors and their Python workers inherit this from the Worker.
     return process.inherited_environment() | {
         "JAVA_HOME": str(java.home),
         "SPARK_HOME": str(spark_home()),
-        "SPARK_CONF_DIR": str(_CONF),
         "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_PUBLIC_DNS": "localhost",  # the host in the pages' links, as Windows knows it too
-        "SPARK_LOCAL_DIRS": str(home / "spark" / "scratch"),
+        "SPARK_LOCAL_DIRS": str(settings.home / "spark" / "scratch"),
         "SPARK_DAEMON_MEMORY": "512m",
-        "SPARK_DAEMON_JAVA_OPTS": _LIGHT_JVM,
-        "SPARK_LAUNCHER_OPTS": _LIGHT_JVM,
+        "SPARK_DAEMON_CLASSPATH": f"{jars.folder(settings.cache)}/*",
+        "SPARK_DAEMON_JAVA_OPTS": f"{LIGHT_JVM} {executor_java_options(settings, java)}",
+        "SPARK_LAUNCHER_OPTS": LIGHT_JVM,
         "PYSPARK_PYTHON": sys.executable,
     }
 

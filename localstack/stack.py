@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from localstack import jars, minio, probe, process, spark
-from localstack.errors import LocalStackError, ServiceError
-from localstack.java import find_java
+from localstack import class_archive, jars, minio, probe, process, spark
+from localstack.errors import BuildError, LocalStackError, ServiceError
+from localstack.java import Java, find_java
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,6 +61,8 @@ class StackState:
         Folder of the S3A jars; ``<jars>/*`` is a class path.
     java_home
         The Java that the cluster runs on; give it to the driver as JAVA_HOME.
+    driver_java_options, executor_java_options
+        Options for the JVMs of a session.
     cores
         Cores of the living workers.
     executor_memory_mib
@@ -77,6 +79,8 @@ class StackState:
     spark_worker_page: str
     jars: Path
     java_home: Path
+    driver_java_options: str
+    executor_java_options: str
     cores: int
     executor_memory_mib: int
 
@@ -184,7 +188,9 @@ def _start_what_is_missing(
     if needs_minio:
         ports |= _chosen_ports(settings, "minio_port", "minio_console_port")
 
-    jars.fetched_jars(settings.cache, log=settings.log("jars"), say=say)
+    fetched = jars.fetched_jars(settings.cache, log=settings.log("jars"), say=say)
+    if needs_spark:
+        _archive_classes(settings, java=java, jars=fetched, say=say)
     if needs_minio:
         log = settings.log("minio-build")
         program = minio.built_binary(settings.cache, log=log, say=say)
@@ -213,6 +219,16 @@ def _start_what_is_missing(
     _wait_for(settings, "worker")
     if needs_spark:
         say(f"Spark has a worker on port {ports['spark_port']}", time.monotonic() - began)
+
+
+def _archive_classes(
+    settings: StackSettings, *, java: Java, jars: Path, say: Callable[[str, float | None], None]
+) -> None:
+    try:
+        log = settings.log("class-archive")
+        class_archive.made_archive(settings.cache, java=java, jars=jars, log=log, say=say)
+    except BuildError as exc:  # a slower stack is better than none
+        say(str(exc), None)
 
 
 def _chosen_ports(settings: StackSettings, *names: str) -> dict[str, int]:
@@ -297,6 +313,8 @@ def state(settings: StackSettings) -> StackState | None:
     workers = [each for each in spark.workers(master.ports["spark_ui_port"]) or [] if each.alive]
     if not workers:
         return None
+    java = find_java()
+    s3a = jars.folder(settings.cache)
     return StackState(
         s3_endpoint=f"http://127.0.0.1:{server.ports['minio_port']}" if server else None,
         s3_console=_page(server, "minio"),
@@ -306,8 +324,10 @@ def state(settings: StackSettings) -> StackState | None:
         spark_master_url=f"spark://127.0.0.1:{master.ports['spark_port']}",
         spark_master_page=_page(master, "master") or "",
         spark_worker_page=_page(worker, "worker") or "",
-        jars=jars.folder(settings.cache),
-        java_home=find_java().home,
+        jars=s3a,
+        java_home=java.home,
+        driver_java_options=class_archive.java_options(settings.cache, java=java, jars=s3a),
+        executor_java_options=spark.executor_java_options(settings, java),
         cores=sum(each.cores for each in workers),
         executor_memory_mib=min(each.memory_mib for each in workers),
     )

@@ -108,6 +108,8 @@ class SparkSettings(_Settings):
         Cores that a run takes at the most; default: all that there are.
     driver_memory, executor_memory
         JVM heaps, in Spark's notation. Pixels and vectors live in the Python workers, outside.
+    driver_java_options, executor_java_options
+        More options for the JVMs.
     """
 
     master: str = STACK
@@ -116,6 +118,8 @@ class SparkSettings(_Settings):
     cores: int | None = Field(default=None, ge=1)
     driver_memory: str = "1g"
     executor_memory: str = "1g"
+    driver_java_options: str = ""
+    executor_java_options: str = ""
 
     @property
     def is_stack(self) -> bool:

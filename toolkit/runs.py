@@ -192,8 +192,9 @@ class RunFolder:
 
 
 def new_run_id() -> str:
-    """Return an id that sorts by time and does not meet another's."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    """Return an id that sorts by time, to the millisecond, and does not meet another's."""
+    moment = datetime.now(UTC)
+    return f"{moment:%Y%m%d-%H%M%S}-{moment.microsecond // 1000:03d}{secrets.token_hex(1)}"
 
 
 def now() -> str:

@@ -127,9 +127,10 @@ def _configuration(profile: Profile, *, app: str, log: Path) -> SparkConf:
         "spark.driver.memory": profile.spark.driver_memory,
         "spark.executor.memory": profile.spark.executor_memory,
         "spark.driver.extraJavaOptions": (
-            f"{_LIGHT_JVM} -Dlog4j2.configurationFile={log4j.absolute().as_uri()}"
+            f"{_LIGHT_JVM} -Dlog4j2.configurationFile={log4j.absolute().as_uri()} "
+            f"{profile.spark.driver_java_options}"
         ),
-        "spark.executor.extraJavaOptions": _LIGHT_JVM,
+        "spark.executor.extraJavaOptions": f"{_LIGHT_JVM} {profile.spark.executor_java_options}",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.sql.parquet.compression.codec": "zstd",

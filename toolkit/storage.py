@@ -217,10 +217,12 @@ class Storage:
         return True
 
     def delete_all(self, location: Location) -> None:
-        """Delete every object below the location."""
+        """Delete the object at the location, if there is one, and every object below it."""
         import obstore
 
         keys = [entry.location.key for entry in self.objects(location)]
+        if location.key:
+            keys.append(location.key)
         with _translated(location):
             obstore.delete(self._store(location.bucket), keys)
 

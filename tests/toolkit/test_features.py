@@ -63,7 +63,6 @@ def featurizer(storage: Storage) -> Featurizer:
     spec = model_spec("EfficientNetLite0")
     weights = resolve_weights(spec, "imagenet", cache=cache_folder())
     model = prepare(spec, weights, engine="openvino", precision="f32", cache=cache_folder())
-    location = storage.location("models", "prepared", model.key)
     return Featurizer(model, storage, cache_folder())
 
 

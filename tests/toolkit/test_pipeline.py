@@ -245,6 +245,23 @@ def test_finished_run_is_not_continued(begun, storage) -> None:
     assert _unfinished(storage, "of this test") is None
 
 
+def test_native_setting_has_no_price(record) -> None:
+    assert (record.input_size, record.fidelity) == ((224, 224), None)
+
+
+@pytest.mark.slow
+def test_smaller_images_and_int8_say_their_price(launch, mixed_folder, record) -> None:
+    small = launch(mixed_folder, input_size=96)
+    assert (small.input_size, small.precision) == ((96, 96), record.precision)
+    assert small.fidelity["images"] == 24
+    assert 0 < small.fidelity["least"] <= small.fidelity["mean"] < 0.99
+
+    int8 = launch(mixed_folder, precision="int8")
+    assert (int8.input_size, int8.precision) == ((224, 224), "int8")
+    assert 0.98 < int8.fidelity["least"] <= int8.fidelity["mean"] < 1
+    assert len({record.fingerprint, small.fingerprint, int8.fingerprint}) == 3
+
+
 def test_folder_without_one_readable_image_fails_and_says_why(
     launch, bad_files, tmp_path, storage
 ) -> None:

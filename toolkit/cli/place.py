@@ -199,5 +199,7 @@ def _on_stack(profile: Profile, state: StackState) -> Profile:
         jars=state.jars,
         java_home=state.java_home,
         executor_memory=f"{state.executor_memory_mib}m",
+        driver_java_options=state.driver_java_options,
+        executor_java_options=state.executor_java_options,
     )
     return profile.on_stack(s3=s3, spark=spark)
