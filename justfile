@@ -40,9 +40,9 @@ format:
 types:
     "{{ bin }}/mypy"
 
-# measure: the memory of the Python workers over 20,000 images (the local stack must run)
+# measure beside what people use, and make the table (hours; benchmarks/README.md)
 bench *args:
-    "{{ bin }}/python" benchmarks/worker_memory.py "$@"
+    "{{ bin }}/python" -m benchmarks "$@"
 
 # resolve the dependencies anew: everything for `requirements-dev.lock`, less the tools for `requirements.lock`
 lock *args:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,6 @@ from toolkit.folders import cache_folder
 from toolkit.models import (
     MODELS,
     Engine,
-    EngineName,
     Precision,
     PreparedModel,
     engine_for,
@@ -27,24 +27,17 @@ from toolkit.models import (
     prepare,
     resolve_weights,
 )
-from toolkit.models.engines import _choose_precision
+from toolkit.models.engines import _choose_batch_size, _choose_precision
 from toolkit.models.torch_pickle import read_state_dict
 
 DEFAULT = model_spec("EfficientNetLite0")
 LEAST_COSINE: dict[Precision, float] = {"f32": 0.9999, "bf16": 0.999}
 
 
-def prepared(
-    name: str,
-    *,
-    cache: Path,
-    weights: str = "imagenet",
-    engine: EngineName = "openvino",
-    precision: Precision = "f32",
-) -> PreparedModel:
+def prepared(name: str, *, cache: Path, weights: str = "imagenet", **options: Any) -> PreparedModel:
     spec = model_spec(name)
     found = resolve_weights(spec, weights, cache=cache)
-    return prepare(spec, found, engine=engine, precision=precision, cache=cache)
+    return prepare(spec, found, cache=cache, **({"precision": "f32"} | options))
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +56,15 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def check_agreement(name: str, weights: str, images: np.ndarray, cache: Path) -> None:
-    model = prepared(name, cache=cache, weights=weights, engine="tensorflow")
+    options = {"weights": weights, "input_size": images.shape[1:3]}
+    model = prepared(name, cache=cache, engine="tensorflow", **options)
     reference = load_engine(model, threads=2).featurize(images)
     # All features share a large part, which would hide differences: centred ones do not.
     centre = reference.mean(0)
     assert cosines(reference[:1], reference[3:4]).max() < 0.9999
     for precision in sorted({"f32", model_spec(name).fast_precision}):
         least = LEAST_COSINE[precision]
-        model = prepared(name, cache=cache, weights=weights, precision=precision)
+        model = prepared(name, cache=cache, precision=precision, **options)
         engine = load_engine(model, threads=2)
         features = engine.featurize(images)
         assert engine.precision == precision
@@ -91,6 +85,20 @@ def test_both_engines_give_the_default_model_the_same_features(model_cache, draw
 def test_both_engines_give_every_model_the_same_features(name, model_cache, draw_fruit):
     images = draw_fruit(model_spec(name).input_size)
     check_agreement(name, "random:0", images, model_cache)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "weights", "size"),
+    [
+        (DEFAULT.name, "imagenet", (100, 100)),
+        (DEFAULT.name, "imagenet", (97, 128)),
+        # Its padding depends on the size of its input.
+        ("MobileNetV2", "random:0", (97, 128)),
+    ],
+)
+def test_both_engines_agree_at_another_size(name, weights, size, model_cache, draw_fruit):
+    check_agreement(name, weights, draw_fruit(size), model_cache)
 
 
 def test_the_default_model_knows_drawn_fruit(model_cache, openvino, draw_fruit):
@@ -115,6 +123,32 @@ def test_an_image_has_the_same_features_in_whatever_company(openvino, draw_fruit
 
 
 @pytest.mark.parametrize(
+    ("precision", "size", "multiply_adds", "batch"),
+    [
+        ("f32", (224, 224), 0.4e9, 2),
+        ("f32", (100, 100), 0.1e9, 10),
+        ("auto", (100, 200), 0.2e9, 5),
+        ("int8", (100, 100), 0.1e9, 20),
+        ("f32", (224, 224), 3.9e9, 6),
+        ("int8", (224, 224), 3.9e9, 4),
+        ("f32", (32, 32), 0.01e9, 32),
+        ("f32", (1024, 1024), 8e9, 1),
+    ],
+)
+def test_the_smaller_the_images_the_more_are_computed_at_once(
+    default, precision, size, multiply_adds, batch
+):
+    model = replace(default, precision=precision, input_size=size, multiply_adds=int(multiply_adds))
+    assert _choose_batch_size(model) == batch
+
+
+def test_images_that_are_a_view_have_the_same_features(openvino, draw_fruit):
+    images = draw_fruit(DEFAULT.input_size)
+    mirrored = images[:, :, ::-1]
+    np.testing.assert_array_equal(openvino.featurize(mirrored), openvino.featurize(mirrored.copy()))
+
+
+@pytest.mark.parametrize(
     "images",
     [np.zeros((1, 224, 224, 3), np.float32), np.zeros((1, 100, 100, 3), np.uint8)],
     ids=["float", "small"],
@@ -131,6 +165,7 @@ def test_images_of_another_type_or_size_are_refused(openvino, images):
         ("Xception", "auto", ["FP32", "FP16"], "f32"),
         ("Xception", "f32", ["FP32", "BF16"], "f32"),
         (DEFAULT.name, "auto", ["FP32", "BF16"], "f32"),
+        ("Xception", "int8", ["FP32", "BF16"], "int8"),
     ],
 )
 def test_auto_is_bf16_only_where_processor_and_network_bear_it(
@@ -161,23 +196,6 @@ def test_a_prepared_model_travels_and_says_what_it_is(default):
     assert not default.random_weights
 
 
-def test_each_weights_engine_and_model_has_its_own_key(model_cache, default):
-    found = resolve_weights(DEFAULT, "imagenet", cache=model_cache)
-    other = replace(found, sha256="0" * 64)
-    from toolkit.models.prepared import _key
-
-    keys = {
-        default.key,
-        _key(DEFAULT, other, "openvino"),
-        _key(DEFAULT, found, "tensorflow"),
-        _key(model_spec("MobileNetV2"), found, "openvino"),
-        _key(DEFAULT, resolve_weights(DEFAULT, "random:0", cache=model_cache), "openvino"),
-        _key(DEFAULT, resolve_weights(DEFAULT, "random:1", cache=model_cache), "openvino"),
-    }
-    assert len(keys) == 6
-    assert default.key == _key(DEFAULT, found, "openvino")
-
-
 def test_one_engine_serves_a_process(default):
     assert engine_for(default, 1) is engine_for(replace(default), 1)
 
@@ -191,8 +209,9 @@ def test_a_missing_file_is_named(default, tmp_path):
     ("engine", "precision", "told"),
     [
         ("onnx", "f32", "no engine 'onnx'"),
-        ("openvino", "int8", "no precision 'int8'"),
+        ("openvino", "int4", "no precision 'int4'"),
         ("tensorflow", "bf16", "has no bf16"),
+        ("tensorflow", "int8", "has no int8"),
     ],
 )
 def test_an_impossible_engine_or_precision_is_refused(tmp_path, engine, precision, told):

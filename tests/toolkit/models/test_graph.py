@@ -18,6 +18,7 @@ from toolkit.models.graph import (
     _load_weights,
     _preprocess,
     build_featurizer,
+    count_multiply_adds,
 )
 from toolkit.models.tensorflow_import import import_tensorflow
 
@@ -92,7 +93,7 @@ def save_old_layout(model: Any, path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def default_backbone(keras: Any) -> Any:
-    return _build_backbone(model_spec("EfficientNetLite0"))
+    return _build_backbone(model_spec("EfficientNetLite0"), (224, 224))
 
 
 def load(backbone: Any, path: Path) -> None:
@@ -143,7 +144,41 @@ def test_a_seed_always_gives_the_same_weights_and_another_seed_others(keras):
 @pytest.mark.parametrize("name", MODELS)
 def test_every_network_has_the_dimensions_the_zoo_says(keras, name):
     spec = model_spec(name)
-    assert _build_backbone(spec).output_shape == (None, spec.dimensions)
+    for size in (spec.input_size, (spec.least_side, spec.least_side + 1)):
+        assert _build_backbone(spec, size).output_shape == (None, spec.dimensions)
+
+
+def test_a_seed_means_the_same_weights_at_every_size(keras):
+    """And another size is another graph: MobileNetV2 pads by the size of its input."""
+    spec = model_spec("MobileNetV2")
+    weights = resolve_weights(spec, "random:3", cache=Path())
+    native, sha256 = build_featurizer(spec, weights)
+    small, sha256_small = build_featurizer(spec, weights, input_size=(97, 64))
+    assert small.input_shape == (None, 97, 64, 3)
+    assert sha256_small == sha256
+    for ours, theirs in zip(small.get_weights(), native.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+# In thousand millions, as published, less the classifier: He et al. 2015 (ResNet-50, 3.8), Sandler
+# et al. 2018 (MobileNetV2, 0.30), Szegedy et al. 2015 (Inception v3, 5.7), Chollet 2017 (Xception,
+# 8.4), Simonyan & Zisserman 2014 (VGG, 15.3 and 19.6), and the README of EfficientNet-Lite (0.407).
+PUBLISHED = {
+    "EfficientNetLite0": 0.407,
+    "ResNet50": 3.8,
+    "MobileNetV2": 0.30,
+    "InceptionV3": 5.7,
+    "Xception": 8.4,
+    "VGG16": 15.3,
+    "VGG19": 19.6,
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_arithmetic_counted_is_the_published_one(keras, name):
+    spec = model_spec(name)
+    count = count_multiply_adds(_build_backbone(spec, spec.input_size))
+    assert count / 1e9 == pytest.approx(PUBLISHED[name], rel=0.06)
 
 
 def test_keras_obeys_no_settings_of_the_user(keras):

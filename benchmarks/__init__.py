@@ -1,0 +1,1 @@
+"""What the toolkit costs beside what people use: `python -m benchmarks` makes the table."""
