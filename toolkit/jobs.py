@@ -123,12 +123,12 @@ def _weight_done(context: SparkContext, job: _Job) -> int:
 
 def _cancel(context: SparkContext, jobs: Iterable[_Job]) -> None:
     """Cancel the jobs, those too that are just being submitted, and wait until they have ended."""
-    left = {job.future: job for job in jobs}
-    while left:
-        for future, job in left.items():
+    groups = {job.future: job.group for job in jobs}
+    while running := [future for future in groups if not future.done()]:
+        for future in running:
             future.cancel()
-            context.cancelJobGroup(job.group)
-        left = {future: left[future] for future in wait(left, timeout=_POLL_SECONDS).not_done}
+            context.cancelJobGroup(groups[future])
+        wait(running, timeout=_POLL_SECONDS)
 
 
 @contextmanager

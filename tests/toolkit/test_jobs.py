@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -72,10 +73,12 @@ def test_reader_that_stops_early_cancels_what_runs(spark, monkeypatch) -> None:
         time.sleep(0.1 if item < 2 else 60)
         return item
 
-    results = run_tasks(spark, range(6), work)
-    assert next(results) == 0
-    assert active_jobs(spark)
-    results.close()
+    with closing(run_tasks(spark, range(6), work)) as results:
+        assert next(results) == 0
+        deadline = time.monotonic() + 30
+        while not active_jobs(spark):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
     assert not active_jobs(spark)
 
 
