@@ -32,6 +32,7 @@ from toolkit.models import (
     Calibration,
     EngineName,
     Precision,
+    check_setting,
     executed_precision,
     measure_fidelity,
     model_spec,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from toolkit.features import PartDone, Unreadable
-    from toolkit.models import Fidelity, ModelSpec, PreparedModel
+    from toolkit.models import Fidelity, ModelSpec, PreparedModel, ResolvedWeights
     from toolkit.profiles import Profile
 
 __all__ = ["RunRequest", "run"]
@@ -145,9 +146,10 @@ def run(
         listing = _list(request, storage, stages.progress)
         if output is not None:
             _check_output(output, listing, storage)
+    weights = _resolve(spec, request, storage)  # what is wrong with the request is told first
     with _session(spark, profile, log=log, stages=stages) as session:
         with stages("model", f"Model {spec.name}"):
-            model, fidelity = _prepare(spec, request, listing=listing, storage=storage)
+            model, fidelity = _prepare(spec, weights, request, listing=listing, storage=storage)
             featurizer = _featurizer(model, storage)
         folder, record, continues = _open_run(request, profile, listing=listing, model=model)
         record = replace(record, fidelity=asdict(fidelity) if fidelity else None)
@@ -269,12 +271,23 @@ def _check_output(output: Location, listing: ImageListing, storage: Storage) -> 
             )
 
 
+def _resolve(spec: ModelSpec, request: RunRequest, storage: Storage) -> ResolvedWeights:
+    """Find the weights, and refuse a size, an engine or a precision that there is not."""
+    check_setting(request.engine, request.precision)
+    spec.resolve_size(request.input_size)
+    return resolve_weights(spec, request.weights, cache=cache_folder(), bucket=storage)
+
+
 def _prepare(
-    spec: ModelSpec, request: RunRequest, *, listing: ImageListing, storage: Storage
+    spec: ModelSpec,
+    weights: ResolvedWeights,
+    request: RunRequest,
+    *,
+    listing: ImageListing,
+    storage: Storage,
 ) -> tuple[PreparedModel, Fidelity | None]:
     """Convert the network; where the setting is not the network's own, measure what it costs."""
     cache = cache_folder()
-    weights = resolve_weights(spec, request.weights, cache=cache, bucket=storage)
     sample = ImageSample(storage, listing.evenly_spaced(CALIBRATION_IMAGES))
     model = prepare(
         spec,

@@ -6,7 +6,7 @@ from toolkit.models.bucket import ModelBucket
 from toolkit.models.conversion import EngineName
 from toolkit.models.engines import Engine, engine_for, executed_precision, load_engine
 from toolkit.models.fidelity import Fidelity, measure_fidelity
-from toolkit.models.prepared import Precision, PreparedModel, fetch_prepared, prepare
+from toolkit.models.prepared import Precision, PreparedModel, check_setting, fetch_prepared, prepare
 from toolkit.models.quantization import CALIBRATION_IMAGES, Calibration
 from toolkit.models.weights import ResolvedWeights, resolve_weights
 from toolkit.models.zoo import DEFAULT_MODEL, MODELS, ModelSpec, model_spec
@@ -24,6 +24,7 @@ __all__ = [
     "Precision",
     "PreparedModel",
     "ResolvedWeights",
+    "check_setting",
     "engine_for",
     "executed_precision",
     "fetch_prepared",

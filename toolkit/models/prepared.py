@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from toolkit.models.weights import ResolvedWeights
     from toolkit.models.zoo import ModelSpec
 
-__all__ = ["EngineName", "Precision", "PreparedModel", "fetch_prepared", "prepare"]
+__all__ = ["EngineName", "Precision", "PreparedModel", "check_setting", "fetch_prepared", "prepare"]
 
 Precision = Literal["auto", "f32", "bf16", "int8"]
 
@@ -130,7 +130,7 @@ def prepare(  # noqa: PLR0913 - all that decides on the files
         does not bear the size or the weights do not fit it, or when int8 is asked for and NNCF or
         images are missing.
     """
-    _check(engine, precision)
+    check_setting(engine, precision)
     network = _Network(
         spec=spec,
         weights=weights,
@@ -248,7 +248,8 @@ def _convert(
     return Converted(weights_sha256=exact.weights_sha256, multiply_adds=exact.multiply_adds)
 
 
-def _check(engine: str, precision: str) -> None:
+def check_setting(engine: str, precision: str) -> None:
+    """Raise a RequestError where there is no such engine or precision, or not together."""
     for option, value, choices in (
         ("engine", engine, get_args(EngineName)),
         ("precision", precision, get_args(Precision)),
