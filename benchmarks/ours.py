@@ -43,11 +43,10 @@ def toolkit_run(
         environment=bench.stack.our_environment(endpoint=endpoint),
     )
     record = json.loads(run.output)
-    storage = bench.stack.storage
     try:
         yield run, record
     finally:
-        storage.delete_all(RunFolder(storage, record["run_id"]).location)
+        bench.stack.delete(RunFolder(bench.stack.storage, record["run_id"]).location)
 
 
 def measure_run(

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from toolkit.cli.place import local_stack, open_place, stack_settings
 from toolkit.profiles import load_profile
-from toolkit.storage import Storage
+from toolkit.storage import Storage, aws_variables_hidden
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from toolkit.profiles import Profile
+    from toolkit.storage import Location
 
 __all__ = ["Stack", "running_stack"]
 
@@ -69,6 +70,24 @@ class Stack:
             "PYSPARK_PYTHON": sys.executable,
             "TF_CPP_MIN_LOG_LEVEL": "2",
         }
+
+    def delete(self, location: Location) -> None:
+        """Delete all that lies below a location, what a run that was cut off left included.
+
+        Spark leaves keys that end in a slash, as folders; obstore can't name them.
+        """
+        import boto3
+
+        key, secret = self.profile.s3.credentials()
+        with aws_variables_hidden():
+            store = boto3.resource(
+                "s3",
+                endpoint_url=self.profile.s3.endpoint,
+                region_name=self.profile.s3.region,
+                aws_access_key_id=key,
+                aws_secret_access_key=secret,
+            )
+        store.Bucket(location.bucket).objects.filter(Prefix=f"{location.key}/").delete()
 
     def our_environment(self, *, endpoint: str | None = None) -> dict[str, str]:
         """Return the variables that make `toolkit` work at another address of the same store."""

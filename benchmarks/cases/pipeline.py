@@ -72,7 +72,7 @@ def measure_peer(
     """Run a peer, see that it has done all of the work, and return its figures."""
     storage = bench.stack.storage
     output = storage.location("benchmarks", script.partition(".")[0])
-    storage.delete_all(output)
+    bench.stack.delete(output)
     scheme = "s3" if script == _PEERS[DAFT] else "s3a"
     run = bench.run_peer(
         script,
@@ -83,7 +83,7 @@ def measure_peer(
     try:
         rows = _rows(storage, output)
     finally:
-        storage.delete_all(output)
+        bench.stack.delete(output)
     if rows != count:
         raise CommandFailed(f"{script} wrote {rows} rows of {count}.")
     return run.figures() | {"rows": rows}

@@ -54,3 +54,6 @@ df = daft.from_glob_path(f"{images}/**/*.jpg", io_config=io_config)
 df = df.with_column("image", col("path").download(io_config=io_config).decode_image(mode="RGB"))
 df = df.with_column("features", featurizer.featurize(col("image").resize(224, 224)))
 df.select("path", "features").write_parquet(output, io_config=io_config)
+
+# At the end of the interpreter, threads of Daft and of TensorFlow now and then abort the process.
+os._exit(0)

@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+import boto3
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ from benchmarks.cases import CASES
 from benchmarks.cases.quality import Features, cosines, probe_accuracy
 from benchmarks.images import LARGE, large_jpeg, repeated, repeated_with_a_large_one
 from benchmarks.results import Measurement, Results
+from benchmarks.stack import Stack
 from toolkit.images.decode import decode_image
 
 PEERS = Path(benchmarks.__file__).with_name("peers")
@@ -117,6 +119,27 @@ def test_images_are_repeated_under_names_of_their_own(storage):
     assert len({key.split("/")[-2] for key in keys}) == 18
     with_large = repeated_with_a_large_one(storage, 3)
     assert sum(1 for _ in storage.objects(with_large)) == 4
+
+
+def test_a_location_is_emptied_of_the_folders_that_spark_leaves_too(profile, storage):
+    stack = Stack(profile=profile, spark_worker=0)
+    gone, stays = storage.location("benchmarks", "notebook"), storage.location("benchmarks", "no")
+    for each in (gone, stays):
+        storage.write(each / "part.parquet", b"content")
+    key, secret = storage.settings.credentials()
+    client = boto3.client(
+        "s3",
+        endpoint_url=storage.settings.endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=key,
+        aws_secret_access_key=secret,
+    )
+    client.put_object(Bucket=gone.bucket, Key=f"{gone.key}/_temporary/0/", Body=b"")
+    stack.delete(gone)
+    left = client.list_objects_v2(Bucket=gone.bucket, Prefix="benchmarks/")["Contents"]
+    assert [each["Key"] for each in left] == ["benchmarks/no/part.parquet"]
+    stack.delete(stays)
+    stack.delete(stays)
 
 
 def test_our_readers_read_every_image(storage, monkeypatch):

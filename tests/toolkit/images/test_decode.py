@@ -447,6 +447,14 @@ def test_image_of_no_pixels_is_refused(width: int, height: int) -> None:
     assert reason(png(width, height, 8, 2, b"")).startswith(("no pixels", "corrupt PNG"))
 
 
+@pytest.mark.parametrize("offset", [5, 7])
+def test_jpeg_of_no_pixels_is_refused(offset: int) -> None:
+    data = bytearray(encoded(quarters(), "JPEG"))
+    frame = data.index(b"\xff\xc0")
+    data[frame + offset : frame + offset + 2] = b"\0\0"  # its height, its width
+    assert reason(bytes(data)) == "corrupt JPEG: its header cannot be read"
+
+
 @cache
 def photo(height: int, width: int, *, noise: float = 4) -> Image.Image:
     """Draw what a photo has: smooth and fine structure, edges, the noise of a sensor."""

@@ -152,7 +152,7 @@ def test_int8_is_the_same_on_processors_without_vnni(pair, tmp_path):
 
 
 QUANTIZE = """
-import sys
+import os, sys
 from pathlib import Path
 
 reached, written = [], []
@@ -160,8 +160,8 @@ reached, written = [], []
 def note(event, arguments):
     if event.startswith(("socket.connect", "socket.getaddrinfo", "urllib", "http")):
         reached.append(event)
-    if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
-        written.append(str(arguments[0]))
+    if event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR):
+        written.append(os.fsdecode(arguments[0]))
 
 sys.addaudithook(note)
 import numpy as np
@@ -207,7 +207,12 @@ def test_to_quantize_is_silent_reaches_nobody_and_writes_only_into_the_cache(sma
     cache = copied_cache(tmp_path / "cache", small)
     done = subprocess.run(
         [sys.executable, "-c", QUANTIZE, str(cache)],
-        env={"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(tmp_path)},
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "TMPDIR": str(tmp_path),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
         capture_output=True,
         text=True,
         check=True,
@@ -279,5 +284,5 @@ def test_a_network_of_another_family_can_be_quantized(model_cache):
     f32 = prepare(spec, weights, precision="f32", **options)
     int8 = prepare(spec, weights, precision="int8", calibration=few, **options)
     fidelity = measure_fidelity(int8, f32, lambda size: some_training_images(size, 16))
-    assert fidelity.least > 0.95
-    assert fidelity.centred > 0.2
+    assert fidelity.least > 0.85
+    assert fidelity.centred > 0.25
