@@ -122,13 +122,15 @@ def _convert(network: Network, images: str) -> Converted:
     from toolkit.cli.place import storage_of
     from toolkit.images.listing import list_images
     from toolkit.models import executed_precision, model_spec
-    from toolkit.pipeline import RunRequest, _prepare
+    from toolkit.pipeline import RunRequest, _prepare, _resolve
     from toolkit.storage import Location
 
     storage = storage_of("local")
     request = RunRequest(images=images, **asdict(network))
     listing = list_images(storage, Location.parse(images))
-    model, _ = _prepare(model_spec(network.model), request, listing=listing, storage=storage)
+    spec = model_spec(network.model)
+    weights = _resolve(spec, request, storage)
+    model, _ = _prepare(spec, weights, request, listing=listing, storage=storage)
     return Converted(str(Path(model.folder) / "model.xml"), executed_precision(model))
 
 

@@ -126,7 +126,6 @@ class _Engine:
                 f"images must be uint8 [N, {self.input_size[0]}, {self.input_size[1]}, 3], "
                 f"not {batch.dtype} {list(batch.shape)}"
             )
-        batch = np.ascontiguousarray(batch)
         features = np.empty((len(batch), self.dimensions), np.float32)
         for start in range(0, len(batch), self.batch_size):
             images = batch[start : start + self.batch_size]

@@ -200,9 +200,14 @@ class _Network:
     calibration: Calibration | None
 
     def key(self) -> str:
-        libraries = {name: version(name) for name in ("keras", "openvino")}
-        parts = [GRAPH_VERSION, asdict(self.spec), self.weights.identity, self.engine, libraries]
-        parts.append(self.input_size)
+        parts = [
+            GRAPH_VERSION,
+            asdict(self.spec),
+            self.weights.identity,
+            self.engine,
+            self.input_size,
+            {name: version(name) for name in ("keras", "openvino")},
+        ]
         labels = [self.spec.name.lower(), self.engine, "x".join(map(str, self.input_size))]
         if self.calibration is not None:
             parts += [QUANTIZATION_VERSION, nncf_version(), self.calibration.identity]

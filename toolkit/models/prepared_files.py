@@ -85,10 +85,8 @@ def fetch_files(bucket: ModelBucket, folder: Path, files: tuple[str, ...]) -> bo
     """
     try:
         with new_folder(folder, files) as unfinished:
-            for name in (RECORD, *files):  # the record first: mostly it is not there
-                path = unfinished / name
-                if not path.exists():
-                    _fetch(bucket, f"{bucket_uri(bucket, folder.name)}/{name}", path)
+            for name in files:
+                _fetch(bucket, f"{bucket_uri(bucket, folder.name)}/{name}", unfinished / name)
             _verify(unfinished, files)
     except _NotFoundError:
         return False
