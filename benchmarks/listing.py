@@ -1,7 +1,7 @@
 """Memory and speed of listing a bucket of any number of images, which nobody has to upload.
 
-    python benchmarks/listing.py                             # 50,000, 500,000, 5,000,000 images
-    python benchmarks/listing.py --images 20000 200000 --json
+    python -m benchmarks.listing                             # 50,000, 500,000, 5,000,000 images
+    python -m benchmarks.listing --images 20000 200000 --json
 
 A server on the loopback interface answers ListObjectsV2 as S3 does, for images that exist by their
 names alone. For each number of images a process of its own lists them all, reads the listing from
@@ -15,10 +15,9 @@ import argparse
 import hashlib
 import json
 import multiprocessing
-import re
+import os
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,6 +25,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 from xml.sax.saxutils import escape
 
+from pydantic import SecretStr
+
+from benchmarks.measure import high_water_mark
 from toolkit.images.listing import list_images
 from toolkit.profiles import S3Settings
 from toolkit.storage import Storage
@@ -43,7 +45,7 @@ MIB = 1 << 20
 PROCESSES = multiprocessing.get_context("spawn")
 
 
-class Keys(Sequence[str]):
+class Keys:
     """The names of the images below one folder, in their order, made as they are asked for."""
 
     def __init__(self, folder: str, count: int) -> None:
@@ -121,8 +123,8 @@ def synthetic_bucket() -> Iterator[Storage]:
             S3Settings(
                 endpoint=f"http://127.0.0.1:{here.recv()}",
                 bucket="synthetic",
-                access_key_id="nobody",
-                secret_access_key="nothing",  # noqa: S106 - the server asks for none
+                access_key_id=SecretStr("nobody"),
+                secret_access_key=SecretStr("nothing"),  # the server asks for none
             )
         )
     finally:
@@ -137,7 +139,8 @@ def measure(storage: Storage, count: int) -> dict[str, float]:
     process.start()
     there.close()
     try:
-        return here.recv()
+        measured: dict[str, float] = here.recv()
+        return measured
     finally:
         process.terminate()
         process.join()
@@ -146,7 +149,7 @@ def measure(storage: Storage, count: int) -> dict[str, float]:
 def list_and_read(storage: Storage, count: int, answer: Connection) -> None:
     """Use a listing as a run does; send the seconds and the memory that it took."""
     use(list_images(storage, storage.location(f"images-{PAGE}")))
-    before = peak_memory()
+    before = high_water_mark(os.getpid())
     begin = time.perf_counter()
     listing = list_images(storage, storage.location(f"images-{count}"))
     listed = time.perf_counter()
@@ -158,7 +161,7 @@ def list_and_read(storage: Storage, count: int, answer: Connection) -> None:
             "labels": listing.labels,
             "listed_per_second": round(count / (listed - begin)),
             "read_per_second": round(count / (end - listed)),
-            "memory_mib": round((peak_memory() - before) / MIB, 1),
+            "memory_mib": round((high_water_mark(os.getpid()) - before) / MIB, 1),
             "base_mib": round(before / MIB, 1),
             "disk_bytes_per_image": round(bytes_on_disk() / count, 1),
         }
@@ -177,15 +180,9 @@ def bytes_on_disk() -> int:
     return sum(link.stat().st_size for link in links if str(link.readlink()).endswith("(deleted)"))
 
 
-def peak_memory() -> int:
-    """Return the largest resident memory of this process so far, in bytes."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
-
-
 def main() -> None:
     """Run the benchmark and print its table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--images", type=int, nargs="+", default=COUNTS)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()

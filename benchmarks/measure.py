@@ -19,7 +19,7 @@ import psutil
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["CommandFailed", "Measured", "measured", "wait_until_idle"]
+__all__ = ["CommandFailed", "Measured", "high_water_mark", "measured", "wait_until_idle"]
 
 MIB = 1 << 20
 
@@ -216,7 +216,7 @@ class _Watch:
                 total += _proportional(process) if weigh else 0
                 if _is_python_worker(process):
                     workers.append(process.memory_info().rss)
-                    self.worker_peak = max(self.worker_peak, _high_water_mark(process.pid))
+                    self.worker_peak = max(self.worker_peak, high_water_mark(process.pid))
         self.peak = max(self.peak, total)
         if workers:
             self.worker_series.append(max(workers))
@@ -255,7 +255,7 @@ def _is_python_worker(process: psutil.Process) -> bool:
     return all("pyspark.daemon" in line for line in lines)
 
 
-def _high_water_mark(pid: int) -> int:
+def high_water_mark(pid: int) -> int:
     """Return the most bytes that a process ever had resident (VmHWM of proc(5))."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():

@@ -21,7 +21,7 @@ from toolkit.images.listing import ImageObject, list_images, mirror_folder
 if TYPE_CHECKING:
     from toolkit.storage import Location, Storage
 
-BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "listing.py"
+CHECKOUT = Path(__file__).parents[3]
 # In the order of S3: by the bytes of UTF-8, a folder with its slash.
 AWKWARD_NAMES = [
     "A/1.jpg",
@@ -314,5 +314,6 @@ def test_five_million_images_take_no_more_memory_than_fifty_thousand() -> None:
 
 
 def listed_by_the_benchmark(*counts: int) -> list[dict]:
-    command = [sys.executable, BENCHMARK, "--json", "--images", *map(str, counts)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    command = [sys.executable, "-m", "benchmarks.listing", "--json", "--images", *map(str, counts)]
+    done = subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
