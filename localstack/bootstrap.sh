@@ -266,8 +266,9 @@ install_jars() {
 
 archive_classes() {
     outcome='ready'
-    remedy='Call this again; without the archive all works, but Spark starts three seconds later.'
-    attempt "$venv/bin/python" -m localstack.install classes
+    # All works without: nothing to stop for.
+    attempt "$venv/bin/python" -m localstack.install classes ||
+        outcome='not possible here (Spark starts three seconds later)'
 }
 
 install_minio() {

@@ -26,12 +26,16 @@ if TYPE_CHECKING:
 
     from toolkit.storage import Location, ObjectInfo, Storage
 
-__all__ = ["SUCCESS", "Dataset", "matrix", "vectors_column"]
+__all__ = ["SUCCESS", "DamagedPart", "Dataset", "matrix", "vectors_column"]
 
 SUCCESS = "_SUCCESS"
 """Name of the empty object that says, as Hadoop's does, that a dataset is complete."""
 
 _PREFIX, _SUFFIX = "part-", ".parquet"
+
+
+class DamagedPart(JobError):  # noqa: N818 - named for what happened
+    """A part is not what was written."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class Dataset:
         ------
         ObjectNotFound
             There is no such part.
-        JobError
+        DamagedPart
             It is no Parquet file with these columns.
         """
         return self._read(self._part(number), columns)
@@ -102,13 +106,11 @@ class Dataset:
         return self.location / f"{_PREFIX}{number:07d}{_SUFFIX}"
 
     def _read(self, location: Location, columns: Sequence[str] | None) -> pa.Table:
+        file = io.BytesIO(self.storage.read(location))
         try:
-            return pq.read_table(
-                io.BytesIO(self.storage.read(location)),
-                columns=None if columns is None else list(columns),
-            )
-        except pa.ArrowException as exc:
-            raise JobError(
+            return pq.read_table(file, columns=None if columns is None else list(columns))
+        except (pa.ArrowException, OSError) as exc:  # what is damaged makes Arrow raise either
+            raise DamagedPart(
                 f"{location.uri} can't be read: {exc}", remedy="Run again with --fresh."
             ) from exc
 

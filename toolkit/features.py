@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from toolkit.dataset import Dataset, vectors_column
-from toolkit.errors import JobError
+from toolkit.dataset import DamagedPart, Dataset, vectors_column
 from toolkit.images.decode import UnreadableImage, decode_image
 from toolkit.models import fetch_prepared, load_engine
 from toolkit.storage import Location, ObjectNotFound, Storage
@@ -49,10 +48,10 @@ PLAN_VERSION = 1
 
 # A part is the unit of retry, of balance and of progress: some seconds of a core's work, so that
 # starting it does not show and the last one does not keep others waiting.
-_PART_MULTIPLY_ADDS = 100e9
+_PART_MULTIPLY_ADDS = 200e9
 _MOST_IMAGES = 1024
 _LEAST_IMAGES = 32
-_LEAST_PARTS = 64
+_LEAST_PARTS = 16
 _PART_BYTES = 64 << 20
 
 # Requests in flight per worker: at the 30 ms that S3 takes, 1,000 small images a second.
@@ -225,7 +224,7 @@ class FeaturizePart:
         try:
             table = self.features.read(part.number, columns=["origin"])
             kept = table.schema.metadata[_UNREADABLE.encode()]
-        except (JobError, KeyError, TypeError):  # not there, or of another version
+        except (ObjectNotFound, DamagedPart, KeyError, TypeError):  # or of another version
             return None
         unreadable = tuple(Unreadable(*each) for each in json.loads(kept))
         origins = {*table["origin"].to_pylist(), *(each.origin for each in unreadable)}

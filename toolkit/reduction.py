@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
 
     from toolkit.pca import PCAModel
 
-__all__ = ["project", "read_vectors"]
+__all__ = ["Projection", "project", "read_vectors"]
 
-# Files of results hold so many parts of features at most: large files for readers, little memory
-# for the tasks that write them; and as many files as keep every core busy.
+# Files of results hold so much at most: large files for readers, little memory for the tasks that
+# write them; and as many files as keep every core busy.
 _PARTS_PER_RESULT = 64
+_RESULT_BYTES = 64 << 20
 _RESULTS_PER_SLOT = 4
 
 
@@ -65,6 +67,13 @@ def read_vectors(
     return spark.sparkContext.parallelize(numbers, partitions).map(read)
 
 
+class Projection(NamedTuple):
+    """What was written: number of rows; label, first and second component of some of them."""
+
+    rows: int
+    sample: list[tuple[str, float, float]]
+
+
 @dataclass(frozen=True)
 class _ProjectParts:
     """The task: projects some parts of the features and writes one file of the result."""
@@ -72,12 +81,15 @@ class _ProjectParts:
     pca: Broadcast[PCAModel]
     features: Dataset
     result: Dataset
+    sampled: int
 
-    def __call__(self, task: tuple[int, Sequence[int]]) -> int:
+    def __call__(self, task: tuple[int, Sequence[int]]) -> Projection:
         number, parts = task
         table = pa.concat_tables(map(self._projected, parts))
         self.result.write(number, table)
-        return int(table.num_rows)
+        rows = table.select(["label", "pca"]).slice(length=self.sampled).to_pylist()
+        sample = [(row["label"], row["pca"][0], (*row["pca"], 0.0)[1]) for row in rows]
+        return Projection(int(table.num_rows), sample)
 
     def _projected(self, number: int) -> pa.Table:
         pca = self.pca.value
@@ -87,7 +99,9 @@ class _ProjectParts:
         return table.drop_columns(["features"]).append_column("pca", column)
 
 
-def project(spark: SparkSession, pca: PCAModel, features: Dataset, *, result: Dataset) -> int:
+def project(
+    spark: SparkSession, pca: PCAModel, features: Dataset, *, result: Dataset, sample: int = 0
+) -> Projection:
     """Project the vectors of a dataset onto the components.
 
     Parameters
@@ -97,22 +111,32 @@ def project(spark: SparkSession, pca: PCAModel, features: Dataset, *, result: Da
     pca
         The components, k of them.
     features
-        Has a column ``features`` of vectors.
+        Has columns ``label``, and ``features`` of vectors.
     result
         Gets the other columns of `features`, and ``pca``: lists of k floats. What it held before is
         deleted.
-
-    Returns
-    -------
-    int
-        Rows written.
+    sample
+        About how many rows to bring back, some of every file.
     """
     numbers = features.numbers()
-    share = -(-len(numbers) // (_RESULTS_PER_SLOT * slots(spark)))
-    share = min(share, _PARTS_PER_RESULT)
-    shares = (numbers[start : start + share] for start in range(0, len(numbers), share))
+    share = _parts_per_result(len(numbers), pca, slots=slots(spark))
+    shares = [numbers[start : start + share] for start in range(0, len(numbers), share)]
     result.clear()
-    task = _ProjectParts(spark.sparkContext.broadcast(pca), features, result)
-    rows = sum(run_tasks(spark, enumerate(shares), task))
+    task = _ProjectParts(
+        spark.sparkContext.broadcast(pca), features, result, sampled=-(-sample // len(shares))
+    )
+    rows = 0
+    sampled: list[tuple[str, float, float]] = []
+    with closing(run_tasks(spark, enumerate(shares), task)) as done:
+        for each in done:
+            rows += each.rows
+            sampled += each.sample[: sample - len(sampled)]
     result.complete()
-    return rows
+    return Projection(rows, sampled)
+
+
+def _parts_per_result(parts: int, pca: PCAModel, *, slots: int) -> int:
+    """Return how many parts of features make one file of the result."""
+    bytes_of_part = max(1, 4 * len(pca.components) * pca.n_samples // parts)
+    share = -(-parts // (_RESULTS_PER_SLOT * slots))
+    return max(1, min(share, _PARTS_PER_RESULT, _RESULT_BYTES // bytes_of_part))

@@ -81,7 +81,7 @@ class RunRecord:
         Height and width in pixels of what the network saw.
     fidelity
         Cosines of some images' features to those of the network at its own size in f32 (mean,
-        least, centred) and number of these images; None where size and arithmetic are its own.
+        least, centred) and number of these images; None at its own size in ``auto`` or f32.
     components
         Number of principal components in the result.
     explained_variance

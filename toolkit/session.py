@@ -28,8 +28,8 @@ __all__ = ["spark_errors", "spark_session"]
 _PATIENCE_SECONDS = 30
 _FOREIGN = ("SPARK_", "PYSPARK_", "HADOOP_", "YARN_")
 
-# The JVMs of a run plan, pass messages and write Parquet; the work is in Python and OpenVINO. The
-# light compiler and the simple collector leave the cores to them.
+# The JVMs of a run plan and pass messages; the work is in Python and OpenVINO. The light compiler
+# and the simple collector leave the cores to them.
 _LIGHT_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 # Quiet on the terminal: the log file has it all. Python's own errors reach the user through the

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -34,9 +32,10 @@ _REQUEST_TIMEOUT = "60s"
 _RETRIES = 5
 # Below this, one PUT: its ETag is the MD5 of the content, which tells whether a file changed.
 _SINGLE_PUT_BYTES = 64 * 1024 * 1024
-_TRANSFERS_IN_FLIGHT = 16
 # The environment belongs to the process: only one thread at a time may hide parts of it.
 _ENVIRONMENT = threading.RLock()
+# Found without the lock, which is held for seconds while Spark starts. A process has a few.
+_OPEN_STORES: dict[tuple[Storage, str], S3Store] = {}
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -183,16 +182,6 @@ class Storage:
             )
         return _bare(result["e_tag"])
 
-    def upload_all(self, files: list[tuple[Path, Location]]) -> Iterator[Location]:
-        """Copy files into the store, several at a time; yield each location once it is there."""
-        with ThreadPoolExecutor(_TRANSFERS_IN_FLIGHT) as pool:
-            for location, _ in zip(
-                (location for _, location in files),
-                pool.map(lambda pair: self.upload(*pair), files),
-                strict=True,
-            ):
-                yield location
-
     def download(self, location: Location, file: Path) -> None:
         """Copy an object to a file; the file appears when it is complete."""
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -261,8 +250,12 @@ class Storage:
         }
 
     def _store(self, bucket: str) -> S3Store:
-        with _ENVIRONMENT:  # threads that come first together open it once
-            return _open_store(self, bucket)
+        store = _OPEN_STORES.get((self, bucket))
+        if store is None:
+            with _ENVIRONMENT:  # threads that come first together open it once
+                store = _OPEN_STORES.get((self, bucket)) or _open_store(self, bucket)
+                _OPEN_STORES[self, bucket] = store
+        return store
 
 
 @contextmanager
@@ -287,7 +280,6 @@ def aws_variables_hidden(*, proxies: bool = False) -> Iterator[None]:
             os.environ.update(hidden)
 
 
-@lru_cache(maxsize=16)
 def _open_store(storage: Storage, bucket: str) -> S3Store:
     from obstore.store import S3Store
 

@@ -12,7 +12,7 @@ import numpy as np
 import openvino as ov
 
 # Many images at once on all cores, or as many requests at a time as there are cores.
-BATCHES = (1, 8, 32)
+BATCHES = (1, 2, 4, 6, 8, 16, 32)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from numpy.testing import assert_array_equal
 
-from toolkit.dataset import SUCCESS, Dataset, matrix, vectors_column
+from toolkit.dataset import SUCCESS, DamagedPart, Dataset, matrix, vectors_column
 from toolkit.errors import JobError
 from toolkit.storage import ObjectNotFound
 
@@ -71,11 +71,20 @@ def test_missing_part_is_not_found(dataset) -> None:
         dataset.read(7)
 
 
-def test_file_that_was_cut_is_an_error_that_names_it(dataset) -> None:
+def cut(file: bytes) -> bytes:
+    return file[:-5]
+
+
+def flipped(file: bytes) -> bytes:
+    return file[:4] + bytes(255 - each for each in file[4:40]) + file[40:]
+
+
+@pytest.mark.parametrize("damage", [cut, flipped])
+def test_damaged_file_is_an_error_that_names_it(dataset, damage) -> None:
     dataset.write(0, table("a"))
     file = dataset.location / "part-0000000.parquet"
-    dataset.storage.write(file, dataset.storage.read(file)[:-5])
-    with pytest.raises(JobError, match=r"part-0000000\.parquet can't be read"):
+    dataset.storage.write(file, damage(dataset.storage.read(file)))
+    with pytest.raises(DamagedPart, match=r"part-0000000\.parquet can't be read"):
         dataset.read(0)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import closing
 from typing import TYPE_CHECKING
+from zipimport import zipimporter
 
 import pytest
 from pyspark import TaskContext
@@ -49,6 +51,15 @@ def test_driver_takes_no_more_tasks_than_two_jobs_need(spark, monkeypatch) -> No
     assert len(taken) <= 3 * size
 
 
+def test_no_task_waits_for_archives_to_be_read_again(spark) -> None:
+    def archives(_: int) -> list[str]:
+        importers = sys.path_importer_cache.items()
+        return [path for path, importer in importers if isinstance(importer, zipimporter)]
+
+    found = list(run_tasks(spark, range(4 * slots(spark)), archives))
+    assert found[-1] == []
+
+
 def test_no_tasks_are_no_job(spark) -> None:
     assert list(run_tasks(spark, [], str)) == []
 
@@ -68,9 +79,10 @@ def test_progress_grows_by_the_weight_of_what_is_done(spark) -> None:
 def test_reader_that_stops_early_cancels_what_runs(spark, monkeypatch) -> None:
     monkeypatch.setattr(jobs, "_LEAST_TASKS", 2)
     monkeypatch.setattr(jobs, "_TASKS_PER_SLOT", 1)
+    nap = 10.0  # whichever of the first two jobs gets the core first, the test ends soon
 
     def work(item: int) -> int:
-        time.sleep(0.1 if item < 2 else 60)
+        time.sleep(0.1 if item < 2 else nap)
         return item
 
     with closing(run_tasks(spark, range(6), work)) as results:
@@ -79,6 +91,8 @@ def test_reader_that_stops_early_cancels_what_runs(spark, monkeypatch) -> None:
         while not active_jobs(spark):
             assert time.monotonic() < deadline
             time.sleep(0.05)
+        begin = time.monotonic()
+    assert time.monotonic() - begin < nap / 2
     assert not active_jobs(spark)
 
 

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from toolkit.errors import JobError, RequestError
 from toolkit.profiles import S3Settings
-from toolkit.storage import Location, ObjectNotFound, Storage
+from toolkit.storage import Location, ObjectNotFound, Storage, aws_variables_hidden
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +45,25 @@ def test_location_reads_both_schemes_and_writes_s3a(uri: str, bucket: str, key: 
 def test_other_uris_are_refused(uri: str) -> None:
     with pytest.raises(RequestError, match="s3://bucket/prefix"):
         Location.parse(uri)
+
+
+def test_open_store_waits_for_nobody_who_hides_variables(storage: Storage) -> None:
+    place = storage.location("test-storage", "unhindered")
+    storage.write(place, b"content")
+    hidden, done = threading.Event(), threading.Event()
+
+    def hide() -> None:
+        with aws_variables_hidden():  # as long as Spark takes to start
+            hidden.set()
+            done.wait(30)
+
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(hide)
+        hidden.wait(30)
+        try:
+            assert pool.submit(storage.read, place).result(10) == b"content"
+        finally:
+            done.set()
 
 
 def test_missing_object_is_told_from_an_unreachable_store(storage: Storage) -> None:

@@ -103,10 +103,19 @@ class ImageListing:
     def __iter__(self) -> Iterator[ImageObject]:
         return iter(self._spool)
 
-    def evenly_spaced(self, limit: int) -> ImageListing:
-        """Return at most `limit` of the images, spread evenly, so that every class is met."""
+    def evenly_spaced(self, limit: int, *, shift: float = 0.0) -> ImageListing:
+        """Return at most `limit` of the images, spread evenly, so that every class is met.
+
+        Parameters
+        ----------
+        limit
+            Number of images.
+        shift
+            How far beyond those of no shift they lie, as a part of the distance of two (0 to 1).
+        """
         count = min(limit, len(self))
-        chosen = (self._spool.at(index * len(self) // count) for index in range(count))
+        places = (int((index + shift) * len(self) / count) for index in range(count))
+        chosen = map(self._spool.at, places)
         return _listing(self.location, chosen, _Tally(skipped=self.skipped))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,11 +55,13 @@ class ImageSample:
         ndarray of shape (n, height, width, 3), uint8
             RGB, in the order of the listing.
         """
+        decoding = Lock()  # of large images, memory holds the pixels of one
 
         def pixels(image: ImageObject) -> NDArray[np.uint8] | None:
             try:
                 file = self.storage.read(Location.parse(image.origin))
-                return decode_image(file, size=size)
+                with decoding:
+                    return decode_image(file, size=size)
             except (ObjectNotFound, UnreadableImage):
                 return None  # the run itself says why
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from toolkit.models.bucket import ModelBucket
 from toolkit.models.conversion import EngineName
-from toolkit.models.engines import Engine, engine_for, executed_precision, load_engine
+from toolkit.models.engines import Engine, executed_precision, load_engine
 from toolkit.models.fidelity import Fidelity, measure_fidelity
 from toolkit.models.prepared import Precision, PreparedModel, check_setting, fetch_prepared, prepare
 from toolkit.models.quantization import CALIBRATION_IMAGES, Calibration
@@ -25,7 +25,6 @@ __all__ = [
     "PreparedModel",
     "ResolvedWeights",
     "check_setting",
-    "engine_for",
     "executed_precision",
     "fetch_prepared",
     "load_engine",

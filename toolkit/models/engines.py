@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     from toolkit.models.prepared import PreparedModel
 
-__all__ = ["Engine", "engine_for", "executed_precision", "load_engine"]
+__all__ = ["Engine", "executed_precision", "load_engine"]
 
 # Pixels of a batch: batches of 1 to 32 were measured at 224, 160, 128 and 100 pixels on a processor
 # with 1 MB of cache a core. What a batch passes from layer to layer should stay there; int8 passes
@@ -91,12 +90,6 @@ def load_engine(prepared: PreparedModel, *, threads: int) -> Engine:
         )
     load = _load_openvino if prepared.engine == "openvino" else _load_tensorflow
     return load(prepared, threads=threads)
-
-
-@lru_cache(maxsize=1)
-def engine_for(prepared: PreparedModel, threads: int) -> Engine:
-    """Return the engine of this process, loading it at the first call: one network a worker."""
-    return load_engine(prepared, threads=threads)
 
 
 class _Engine:

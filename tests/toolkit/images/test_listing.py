@@ -265,6 +265,15 @@ def test_limit_is_spread_over_the_listing(target, count: int, limit: int) -> Non
     assert listing.evenly_spaced(limit).fingerprint == listing.fingerprint
 
 
+@pytest.mark.parametrize("count", [256, 257, 1_000, 90_483])
+def test_shifted_images_are_others_than_those_of_twice_as_many(target, count: int) -> None:
+    listing = numbered(count, target)
+    others = {image.origin for image in listing.evenly_spaced(128)}
+    shifted = {image.origin for image in listing.evenly_spaced(64, shift=0.25)}
+    assert len(shifted) == 64
+    assert not shifted & others
+
+
 def test_nothing_is_left_on_disk_of_a_listing_or_of_a_failed_one(
     target, tmp_path, monkeypatch
 ) -> None:

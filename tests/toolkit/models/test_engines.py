@@ -21,7 +21,6 @@ from toolkit.models import (
     Engine,
     Precision,
     PreparedModel,
-    engine_for,
     load_engine,
     model_spec,
     prepare,
@@ -194,10 +193,6 @@ def test_a_prepared_model_travels_and_says_what_it_is(default):
     assert record["weights_sha256"] == default.weights_sha256
     assert f"sha256:{default.weights_sha256}" == DEFAULT.weights.checksum
     assert not default.random_weights
-
-
-def test_one_engine_serves_a_process(default):
-    assert engine_for(default, 1) is engine_for(replace(default), 1)
 
 
 def test_a_missing_file_is_named(default, tmp_path):
