@@ -67,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
         "--images", type=int, nargs=2, metavar=("FEW", "MANY"), help="images a pipeline: 1600 4000"
     )
     parser.add_argument("--only", nargs="+", metavar="CASE", choices=CASES, help="these cases")
+    parser.add_argument(
+        "--match", nargs="+", metavar="TEXT", help="subjects that hold one of these"
+    )
     parser.add_argument("--list", action="store_true", help="show the cases and end")
     parser.add_argument(
         "--output", type=Path, metavar="FILE.md", help="table; raw results go to FILE.jsonl"
@@ -99,7 +102,11 @@ def _measure(arguments: argparse.Namespace, results: Results, console: Console) 
     stack = running_stack(say=console.print)
     bench = Bench(stack=stack, scale=scale, logs=state_folder() / "benchmarks" / "logs")
     cases = [CASES[name] for name in arguments.only or CASES]
-    todo = list(_todo(cases, bench, rounds=arguments.rounds, results=results))
+    todo = [
+        each
+        for each in _todo(cases, bench, rounds=arguments.rounds, results=results)
+        if any(text in each[2].subject for text in arguments.match or [""])
+    ]
     if todo:
         results.begin(this_machine(java_home=stack.java_home) | {"smoke": arguments.smoke})
     deadline = time.monotonic() + 60 * (arguments.minutes or float("inf"))

@@ -33,7 +33,7 @@ class Scale:
     fast_images
         The same for what is ten times as fast as the others.
     memory_images
-        Images of the short and the long run whose workers' memory is compared.
+        Images of the runs, from a short to a long one, whose workers' memory is compared.
     beside_large
         Small images beside the large one.
     pca_rows, pca_dimensions
@@ -44,7 +44,7 @@ class Scale:
 
     images: tuple[int, int]
     fast_images: tuple[int, int]
-    memory_images: tuple[int, int]
+    memory_images: tuple[int, ...]
     beside_large: int
     pca_rows: tuple[int, int]
     pca_dimensions: int
@@ -54,11 +54,11 @@ class Scale:
 FULL = Scale(
     images=(1_600, 4_000),
     fast_images=(4_000, 20_000),
-    memory_images=(2_000, 20_000),
+    memory_images=(2_000, 20_000, 100_000),
     beside_large=500,
     pca_rows=(8_000, 50_000),
     pca_dimensions=2_048,
-    engine_seconds=4.0,
+    engine_seconds=2.0,
 )
 
 SMOKE = Scale(

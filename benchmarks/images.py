@@ -15,6 +15,7 @@ __all__ = ["LARGE", "large_jpeg", "mirrored_samples", "repeated", "repeated_with
 
 _SAMPLES = Path(__file__).parents[1] / "sample_images"
 _UPLOADS_IN_FLIGHT = 16
+_NOISE = 16  # levels of gray
 
 LARGE = (8000, 5000)
 """Width and height of the large image: 40 megapixels, as the cameras of some phones make."""
@@ -47,12 +48,17 @@ def mirrored_samples(storage: Storage) -> Location:
 
 
 def large_jpeg() -> bytes:
-    """Return a sample image blown up to 40 megapixels, as a JPEG of some megabytes."""
+    """Return a sample image blown up to 40 megapixels, with a sensor's noise: a JPEG of 8 MB."""
+    import numpy as np
     from PIL import Image
 
-    file = io.BytesIO()
     with Image.open(_samples()[0]) as small:
-        small.convert("RGB").resize(LARGE, Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+        pixels = np.array(small.convert("RGB").resize(LARGE, Image.Resampling.BICUBIC))
+    noise = np.random.default_rng(0).integers(0, _NOISE, pixels.shape[:2], np.uint8)
+    np.minimum(pixels, 255 - _NOISE, out=pixels)
+    pixels += noise[..., np.newaxis]
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=90)
     return file.getvalue()
 
 

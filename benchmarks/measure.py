@@ -49,6 +49,8 @@ class Measured:
     peak_mib
         Largest sum, over all processes at one time, of their proportional set sizes: pages that
         several share are counted once.
+    driver_peak_mib
+        The most resident memory that the command's own process ever had, its JVM not included.
     worker_peak_mib
         The most resident memory that any one Python worker of Spark ever had, by the kernel's own
         high-water mark; 0 without such workers.
@@ -61,6 +63,7 @@ class Measured:
     seconds: float
     cpu_seconds: float
     peak_mib: float
+    driver_peak_mib: float
     worker_peak_mib: float
     worker_mib: tuple[float, ...]
     output: str
@@ -71,6 +74,7 @@ class Measured:
             "seconds": round(self.seconds, 3),
             "cpu_seconds": round(self.cpu_seconds, 2),
             "peak_mib": round(self.peak_mib, 1),
+            "driver_peak_mib": round(self.driver_peak_mib, 1),
             "worker_peak_mib": round(self.worker_peak_mib, 1),
         }
 
@@ -134,6 +138,7 @@ def measured(
         seconds=seconds,
         cpu_seconds=sum(watch.cpu.values()),
         peak_mib=watch.peak / MIB,
+        driver_peak_mib=watch.driver_peak / MIB,
         worker_peak_mib=watch.worker_peak / MIB,
         worker_mib=tuple(value / MIB for value in watch.worker_series),
         output=output.read_text(encoding="utf-8"),
@@ -180,6 +185,7 @@ class _Watch:
     # time it was last seen with.
     cpu: dict[psutil.Process, float] = field(default_factory=dict)
     peak: int = 0
+    driver_peak: int = 0
     worker_peak: int = 0
     worker_series: list[int] = field(default_factory=list)
     _samples: int = 0
@@ -218,6 +224,7 @@ class _Watch:
                     workers.append(process.memory_info().rss)
                     self.worker_peak = max(self.worker_peak, high_water_mark(process.pid))
         self.peak = max(self.peak, total)
+        self.driver_peak = max(self.driver_peak, high_water_mark(self.driver))
         if workers:
             self.worker_series.append(max(workers))
 

@@ -230,7 +230,7 @@ def _fastest_setting_target(results: Results) -> Target:
     }
     best = max(at_100, key=lambda subject: median(at_100[subject].values()), default=None)
     return Target(
-        what=f"{best or 'EfficientNetLite0, 100'}: marginal rate, images/s",
+        what=f"{best or 'EfficientNetLite0, 100'}: features, marginal rate, images/s",
         measured=at_100.get(best, {}) if best else {},
         at_least=1200,
         digits=0,

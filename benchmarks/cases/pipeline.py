@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 from benchmarks.bench import Bench, Case, Step
 from benchmarks.figures import Series, combined, marginal, ratio, shown
 from benchmarks.images import repeated
+from benchmarks.machine import computes_bf16
 from benchmarks.measure import CommandFailed
 from benchmarks.networks import EFFICIENTNET, RESNET50, resnet50_weights
 from benchmarks.ours import measure_run
@@ -35,19 +37,25 @@ __all__ = [
 
 NAME = "pipeline"
 OURS_RESNET50 = "ours, ResNet50"
+OURS_BF16 = "ours, ResNet50 in bf16"
 OURS_EFFICIENTNET = "ours, EfficientNetLite0"
 NOTEBOOK = "notebook, ResNet50"
 ROW_BY_ROW = "row by row, ResNet50"
 DAFT = "Daft + Keras, ResNet50"
 
-_OURS = {OURS_RESNET50: RESNET50, OURS_EFFICIENTNET: EFFICIENTNET}
+_OURS = {
+    OURS_RESNET50: RESNET50,
+    # Where the processor has it: what the precision costs is for the user's own weights to tell.
+    **({OURS_BF16: replace(RESNET50, precision="bf16")} if computes_bf16() else {}),
+    OURS_EFFICIENTNET: EFFICIENTNET,
+}
 _PEERS = {NOTEBOOK: "notebook.py", DAFT: "daft_keras.py", ROW_BY_ROW: "row_by_row.py"}
 _DIMENSIONS = 2048
 
 
-def images_per_second(results: Results, case: str, subject: str) -> Series:
-    """Return the marginal rate of a subject."""
-    seconds = marginal(results.by_size(case, subject, "seconds"))
+def images_per_second(results: Results, case: str, subject: str, *, of: str = "seconds") -> Series:
+    """Return the marginal rate of a subject, of the whole process or of another figure."""
+    seconds = marginal(results.by_size(case, subject, of))
     return combined(lambda value: 1 / value, seconds)
 
 

@@ -46,10 +46,10 @@ class Features(NamedTuple):
         return self.vectors[chosen], [self.labels[place] for place in chosen]
 
 
-def rates(results: Results) -> dict[str, Series]:
-    """Return the marginal rate of the pipeline in each setting."""
+def rates(results: Results, *, of: str = "features_seconds") -> dict[str, Series]:
+    """Return the marginal rate in each setting: of fetching, decoding, inferring and writing."""
     return {
-        setting: pipeline.images_per_second(results, _NAME, setting + _SPEED)
+        setting: pipeline.images_per_second(results, _NAME, setting + _SPEED, of=of)
         for setting in _settings(results)
     }
 
@@ -133,6 +133,7 @@ def _measure_speed(bench: Bench, network: Network, count: int) -> dict[str, Any]
 
 def _tables(results: Results) -> list[Table]:
     rows = []
+    of_runs = rates(results, of="seconds")
     for setting, rate in rates(results).items():
         figure = partial(results.series, _NAME, setting, _SAMPLE_IMAGES)
         rows.append(
@@ -142,6 +143,7 @@ def _tables(results: Results) -> list[Table]:
                 shown(figure("least_cosine"), digits=5),
                 shown({number: 100 * share for number, share in figure("accuracy").items()}),
                 shown(rate),
+                shown(of_runs[setting]),
                 shown(engine.best_rate(results, setting)),
             ]
         )
@@ -153,7 +155,8 @@ def _tables(results: Results) -> list[Table]:
                 "median cosine",
                 "least cosine",
                 "linear probe, % right",
-                "images/s, marginal",
+                "features, images/s, marginal",
+                "whole run, images/s, marginal",
                 "engine alone",
             ],
             rows,

@@ -1,4 +1,4 @@
-"""Memory of the Python workers over a long run, beside that over a short one."""
+"""Memory of driver and Python workers over a long run, beside that over a short one."""
 
 from __future__ import annotations
 
@@ -48,6 +48,8 @@ def _tables(results: Results) -> list[Table]:
         rows.append(
             [
                 f"{size:,}",
+                shown(results.series(_NAME, _SUBJECT, size, "seconds"), digits=0),
+                shown(results.series(_NAME, _SUBJECT, size, "driver_peak_mib"), digits=0),
                 shown(results.series(_NAME, _SUBJECT, size, "worker_peak_mib"), digits=0),
                 ", ".join(f"{part:.0f}" for part in parts),
             ]
@@ -55,7 +57,13 @@ def _tables(results: Results) -> list[Table]:
     return [
         Table(
             "Memory of a Python worker, MiB",
-            ["images", "peak", f"median in {_PARTS} equal parts of the newest round's time"],
+            [
+                "images",
+                "whole run, s",
+                "driver's Python, peak",
+                "peak",
+                f"median in {_PARTS} equal parts of the newest round's time",
+            ],
             rows,
             "Resident memory of the largest worker; the peak is the kernel's high-water mark. "
             "EfficientNetLite0; PCA and result are part of the time.",

@@ -141,6 +141,7 @@ def test_the_workers_time_is_cut_into_equal_parts():
         seconds=1,
         cpu_seconds=1,
         peak_mib=1,
+        driver_peak_mib=1,
         worker_peak_mib=9,
         worker_mib=(1.0, 3.0, 5.0, 5.0, 9.0, 7.0),
         output="",
