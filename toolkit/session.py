@@ -143,6 +143,10 @@ def _configuration(profile: Profile, *, app: str, log: Path) -> SparkConf:
         "spark.hadoop.mapreduce.outputcommitter.factory.scheme.s3a": (
             "org.apache.hadoop.fs.s3a.commit.S3ACommitterFactory"
         ),
+        # Over TCP each task of a Python worker begins with 40 ms of waiting: the JVM sends its
+        # input in small pieces, of which the kernel holds the second back until the first is
+        # acknowledged.
+        "spark.python.unix.domain.socket.enabled": "true",
         "spark.pyspark.python": sys.executable,
         "spark.pyspark.driver.python": sys.executable,
     }

@@ -56,13 +56,13 @@ def _tables(results: Results) -> list[Table]:
         )
     return [
         Table(
-            "Memory of a Python worker, MiB",
+            "Memory of the driver and of a Python worker, MiB",
             [
                 "images",
                 "whole run, s",
                 "driver's Python, peak",
-                "peak",
-                f"median in {_PARTS} equal parts of the newest round's time",
+                "worker, peak",
+                f"worker, median in {_PARTS} equal parts of the newest round's time",
             ],
             rows,
             "Resident memory of the largest worker; the peak is the kernel's high-water mark. "
