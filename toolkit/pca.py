@@ -31,9 +31,9 @@ __all__ = ["PCAModel", "fit_pca", "parse_components"]
 # A part of the variance (float) or a number of components (int).
 Components: TypeAlias = float | int
 
-# Vectors that are multiplied at once: enough for BLAS to run at its full rate, 34 MB at 2,048
+# Vectors that are multiplied at once: enough for BLAS to run at its full rate, 17 MB at 2,048
 # dimensions.
-_BLOCK_ROWS = 2048
+_BLOCK_ROWS = 1024
 
 # Partial sums that a task, and at last the driver, holds at a time: 8 x 17 MB at 2,048 dimensions.
 _FAN_IN = 8
