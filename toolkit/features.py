@@ -48,8 +48,8 @@ PLAN_VERSION = 1
 
 # A part is the unit of retry, of balance and of progress: some seconds of a core's work, so that
 # starting it does not show and the last one does not keep others waiting.
-_PART_MULTIPLY_ADDS = 200e9
-_MOST_IMAGES = 1008
+_PART_MULTIPLY_ADDS = 400e9
+_MOST_IMAGES = 768
 _LEAST_IMAGES = 24
 _LEAST_PARTS = 16
 # A part is so many whole batches of any engine, or nearly: a batch that is not full costs as much

@@ -53,7 +53,9 @@ def boto3_threads(location):
         return len(s3.get_object(Bucket=url.netloc, Key=key)["Body"].read())
 
     with ThreadPoolExecutor(8) as pool:
-        sizes = list(pool.map(get, (each["Key"] for page in pages for each in page["Contents"])))
+        sizes = list(
+            pool.map(get, (each["Key"] for page in pages for each in page.get("Contents", [])))
+        )
     return len(sizes), sum(sizes)
 
 
