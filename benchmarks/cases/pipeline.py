@@ -27,6 +27,7 @@ __all__ = [
     "DAFT",
     "NAME",
     "NOTEBOOK",
+    "OURS_BF16",
     "OURS_EFFICIENTNET",
     "OURS_RESNET50",
     "ROW_BY_ROW",
