@@ -245,8 +245,10 @@ install_packages() {
     fi
     rm -f "$venv/packages.stamp"
     remedy='Check that the Python package index can be reached and the disk has 4 GB left, and call this again.'
-    # The constraints hold setuptools, which builds pyspark's wheel, to the lock as well.
-    attempt "$uv" pip sync --python "$venv" --require-hashes --build-constraints "$lock" "$lock"
+    # The constraints hold setuptools, which builds pyspark's wheel, to the lock as well. Compiled
+    # here, once: where PYTHONDONTWRITEBYTECODE is set, every process would compile all it imports.
+    attempt "$uv" pip sync --python "$venv" --require-hashes --build-constraints "$lock" \
+        --compile-bytecode "$lock"
     # hatchling comes from the lock: an isolated build would fetch an unpinned one.
     attempt "$uv" pip install --python "$venv" --no-deps --no-build-isolation --editable .
     echo "$stamp" >"$venv/packages.stamp"

@@ -1,20 +1,21 @@
 """Images -> feature vectors, on Spark.
 
-The images are cut into parts; a task turns one part into one Parquet file. In each Python worker
-three things go on at the same time: bytes are fetched (many requests in flight), images are decoded
-and resized, and the network runs on full batches. The JVM sees keys and counts, and neither bytes
-nor pixels nor vectors.
+A task turns some parts of the images into as many Parquet files. In each Python worker four things
+go on at the same time, across the parts of its task: bytes are fetched (many requests in flight),
+images are decoded and resized, the network runs on full batches, and the file of the part before is
+written. The JVM sees keys and counts, and neither bytes nor pixels nor vectors.
 """
 
 from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from functools import lru_cache
 from queue import SimpleQueue
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,45 +26,34 @@ from toolkit.models import fetch_prepared, load_engine
 from toolkit.storage import Location, ObjectNotFound, Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from concurrent.futures import Future
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from toolkit.images.listing import ImageObject
     from toolkit.models import Engine, PreparedModel
+    from toolkit.parts import Part
 
-__all__ = [
-    "PLAN_VERSION",
-    "FeaturizePart",
-    "Featurizer",
-    "Part",
-    "PartDone",
-    "Unreadable",
-    "plan_parts",
-]
+__all__ = ["FeaturizeParts", "Featurized", "Featurizer", "PartDone", "Unreadable"]
 
-PLAN_VERSION = 1
-"""Raised whenever `plan_parts` cuts otherwise: a run is continued on the same parts only."""
+T = TypeVar("T")
+R = TypeVar("R")
 
-# A part is the unit of retry, of balance and of progress: some seconds of a core's work, so that
-# starting it does not show and the last one does not keep others waiting.
-_PART_MULTIPLY_ADDS = 400e9
-_MOST_IMAGES = 768
-_LEAST_IMAGES = 24
-_LEAST_PARTS = 16
-# A part is so many whole batches of any engine, or nearly: a batch that is not full costs as much
-# as a full one (51 images of ResNet50 in batches of 6 as much as 54).
-_STEP = 24
-_PART_BYTES = 64 << 20
 
-# Requests in flight per worker: at the 30 ms that S3 takes, 1,000 small images a second.
-_FETCHES_IN_FLIGHT = 32
-# Images ahead of the network, and bytes of their files, at most. At half as many images it fetches
-# again: one at a time, each would cost the store and the kernel twice as much, and the network its
-# cache.
-_IMAGES_AHEAD = 512
-_BYTES_AHEAD = 64 << 20
+class _Limits(NamedTuple):
+    """How much is under way at a time: threads, items begun and not taken, and bytes of them."""
+
+    threads: int
+    items: int
+    size: int
+
+
+# 32 requests in flight per worker: at the 30 ms that S3 takes, 1,000 small images a second. At half
+# of the images ahead of the network it fetches again: one at a time, each would cost the store and
+# the kernel twice as much, and the network its cache.
+_FETCHING = _Limits(threads=32, items=512, size=64 << 20)
 # A larger file is decoded beside the network, one at a time, so that it neither keeps small ones
 # waiting nor fills the memory. Small ones are decoded between two batches: handing each to another
 # thread costs half as much again as decoding it (100 x 100 pixels: 380 us instead of 240).
@@ -80,25 +70,6 @@ class Unreadable(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Consecutive images of a listing that make one file of features.
-
-    Parameters
-    ----------
-    number
-        Its place among the parts, from 0.
-    images
-        Its images.
-    attempted
-        Whether an earlier attempt of the run may have finished it.
-    """
-
-    number: int
-    images: tuple[ImageObject, ...]
-    attempted: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class PartDone:
     """What became of a part: number of vectors, the unreadable images, whether it was there."""
 
@@ -106,48 +77,6 @@ class PartDone:
     featurized: int
     unreadable: tuple[Unreadable, ...]
     reused: bool = False
-
-
-def plan_parts(
-    images: Iterable[ImageObject], *, count: int, multiply_adds: float, attempted: bool = False
-) -> Iterator[Part]:
-    """Cut the images into parts, in their order; the same images always into the same parts.
-
-    Parameters
-    ----------
-    images
-        What to featurize; read as the parts are taken.
-    count
-        Number of images, at least as many as there are.
-    multiply_adds
-        Arithmetic of the network for one image.
-    attempted
-        Whether an earlier attempt may have finished some.
-
-    Yields
-    ------
-    Part
-        Some seconds of work and at most 64 MiB of files; only an image that is larger alone has
-        more.
-    """
-    most = _images_per_part(count, multiply_adds)
-    number, size = 0, 0
-    part: list[ImageObject] = []
-    for image in images:
-        if part and (len(part) == most or size + image.size > _PART_BYTES):
-            yield Part(number, tuple(part), attempted)
-            number, size = number + 1, 0
-            part = []
-        part.append(image)
-        size += image.size
-    if part:
-        yield Part(number, tuple(part), attempted)
-
-
-def _images_per_part(count: int, multiply_adds: float) -> int:
-    worth = int(_PART_MULTIPLY_ADDS / multiply_adds)
-    most = min(worth, count // _LEAST_PARTS, _MOST_IMAGES)
-    return max(most // _STEP * _STEP, _LEAST_IMAGES)
 
 
 @dataclass(frozen=True)
@@ -171,55 +100,130 @@ class Featurizer:
     cache: Path
     threads: int = 1
 
-    def __call__(self, images: Sequence[ImageObject]) -> tuple[NDArray[np.float32], dict[int, str]]:
-        """Compute the features of the images.
+    def __call__(self, parts: Iterable[Part]) -> Generator[Featurized, None, None]:
+        """Compute the features of parts, one after another, without a pause between.
 
-        Returns
-        -------
-        vectors : ndarray of shape (n, dimensions), float32
-            One row an image, in their order; of an unreadable image, anything.
-        reasons : dict
-            For each unreadable image its index and why.
+        Parameters
+        ----------
+        parts
+            Taken as they are needed, while the images of those before are computed.
+
+        Yields
+        ------
+        Featurized
+            Each part when its last image is done: one with a large image may come after the next.
         """
         engine = _engine(self)
-        loader = _Loader(self.storage, engine.input_size)
+        begun: dict[int, Featurized] = {}
+
+        def images() -> Iterator[_Place]:
+            for part in parts:
+                vectors = np.zeros((len(part.images), engine.dimensions), np.float32)
+                begun[part.number] = Featurized(part, vectors)
+                yield from (_Place(part, index) for index in range(len(part.images)))
+
         loaded = _as_completed(
-            loader,
-            images,
-            threads=_FETCHES_IN_FLIGHT,
-            ahead=_IMAGES_AHEAD,
-            bytes_ahead=_BYTES_AHEAD,
+            _Loader(self.storage, engine.input_size),
+            images(),
+            size=lambda place: place.image.size,
+            limits=_FETCHING,
         )
-        return _infer(engine, loaded, len(images))
+        with closing(loaded):
+            for place, result in _infer(engine, loaded):
+                featurized = begun[place.part.number]
+                featurized.take(place.row, result)
+                if featurized.complete:
+                    yield begun.pop(place.part.number)
+
+
+@dataclass
+class Featurized:
+    """The features of a part.
+
+    Parameters
+    ----------
+    part
+        The part, of n images.
+    vectors : ndarray of shape (n, dimensions), float32
+        One row an image, in their order; of an unreadable image, zeros.
+    reasons
+        For each unreadable image its row and why.
+    """
+
+    part: Part
+    vectors: NDArray[np.float32]
+    reasons: dict[int, str] = field(default_factory=dict)
+    _computed: int = 0
+
+    def take(self, row: int, result: NDArray[np.float32] | str) -> None:
+        """Put down an image's vector, or why it has none."""
+        if isinstance(result, str):
+            self.reasons[row] = result
+        else:
+            self.vectors[row] = result
+            self._computed += 1
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image has its vector or its reason."""
+        return self._computed + len(self.reasons) == len(self.part.images)
 
 
 @dataclass(frozen=True)
-class FeaturizePart:
-    """The task: writes the features of a part, and says what became of its images.
+class FeaturizeParts:
+    """The task: writes the features of some parts, and says what became of their images.
 
-    The file's metadata keeps the unreadable images, so that vectors and reasons of a part appear
+    A file's metadata keeps the unreadable images, so that vectors and reasons of a part appear
     together or not at all.
     """
 
     featurizer: Featurizer
     features: Dataset
 
-    def __call__(self, part: Part) -> PartDone:
-        """Featurize a part, unless an earlier attempt of the run has."""
-        done = self._done_before(part) if part.attempted else None
-        return done or self._featurize(part)
+    def __call__(self, parts: Sequence[Part]) -> list[PartDone]:
+        """Featurize the parts, but for those that an earlier attempt of the run has done.
 
-    def _featurize(self, part: Part) -> PartDone:
-        vectors, reasons = self.featurizer(part.images)
+        Returns
+        -------
+        list of PartDone
+            In the order of their numbers.
+        """
+        done: list[PartDone] = []
+
+        def missing() -> Iterator[Part]:
+            for part in parts:
+                before = self._done_before(part) if part.attempted else None
+                if before:
+                    done.append(before)
+                else:
+                    yield part
+
+        # A file is written while the next part is computed, no more: memory is that of two.
+        with (
+            ThreadPoolExecutor(1) as writer,
+            closing(self.featurizer(missing())) as featurized,
+        ):
+            writing: Future[PartDone] | None = None
+            for each in featurized:
+                if writing:
+                    done.append(writing.result())
+                writing = writer.submit(self._write, each)
+            if writing:
+                done.append(writing.result())
+        return sorted(done, key=lambda part: part.number)
+
+    def _write(self, featurized: Featurized) -> PartDone:
+        part, reasons = featurized.part, featurized.reasons
         readable = [index for index in range(len(part.images)) if index not in reasons]
         unreadable = tuple(
             Unreadable(part.images[index].origin, reasons[index]) for index in sorted(reasons)
         )
+        vectors = featurized.vectors[readable] if reasons else featurized.vectors
         table = pa.table(
             {
                 "origin": pa.array([part.images[i].origin for i in readable], pa.string()),
                 "label": pa.array([part.images[i].label for i in readable], pa.string()),
-                "features": vectors_column(vectors[readable] if reasons else vectors),
+                "features": vectors_column(vectors),
             }
         )
         self.features.write(part.number, table, metadata={_UNREADABLE: json.dumps(unreadable)})
@@ -239,10 +243,21 @@ class FeaturizePart:
         return PartDone(part.number, table.num_rows, unreadable, reused=True)
 
 
-class _Loaded(NamedTuple):
-    """One image: its place among the images; its file or its pixels, or why there are neither."""
+class _Place(NamedTuple):
+    """Where an image belongs: its part, and its row there."""
 
-    place: int
+    part: Part
+    row: int
+
+    @property
+    def image(self) -> ImageObject:
+        return self.part.images[self.row]
+
+
+class _Loaded(NamedTuple):
+    """One image: its place; its file or its pixels, or why there are neither."""
+
+    place: _Place
     file: bytes = b""
     pixels: NDArray[np.uint8] | None = None
     reason: str | None = None
@@ -256,9 +271,9 @@ class _Loader:
         self._size = size
         self._decoding = Lock()
 
-    def __call__(self, place: int, image: ImageObject) -> _Loaded:
+    def __call__(self, place: _Place) -> _Loaded:
         try:
-            file = self._storage.read(Location.parse(image.origin))
+            file = self._storage.read(Location.parse(place.image.origin))
             if len(file) <= _SMALL_FILE:
                 return _Loaded(place, file=file)
             with self._decoding:
@@ -270,47 +285,47 @@ class _Loader:
 
 
 def _as_completed(
-    function: Callable[[int, ImageObject], _Loaded],
-    images: Sequence[ImageObject],
+    function: Callable[[T], R],
+    items: Iterable[T],
     *,
-    threads: int,
-    ahead: int,
-    bytes_ahead: int,
-) -> Iterator[_Loaded]:
-    """Yield ``function(index, image)`` as each is done: a large image keeps no other waiting.
+    size: Callable[[T], int],
+    limits: _Limits,
+) -> Generator[R, None, None]:
+    """Yield ``function(item)`` as each is done: a large image keeps no other waiting.
 
-    Begun and not yet taken are at most `ahead` images, and `bytes_ahead` bytes of files (one image
-    may be larger). Of images, the next are begun when half of them are left.
+    No more is begun and not yet taken than the limits say, but one item may be larger. The next
+    are begun when half of the items are left.
     """
-    results: SimpleQueue[_Loaded | BaseException] = SimpleQueue()
-    in_flight = size = 0
+    results: SimpleQueue[tuple[int, R | BaseException]] = SimpleQueue()
+    in_flight = in_flight_bytes = 0
 
-    def call(index: int, image: ImageObject) -> None:
+    def call(item: T, item_bytes: int) -> None:
         try:
-            results.put(function(index, image))
+            results.put((item_bytes, function(item)))
         except BaseException as exc:  # noqa: BLE001 - raised by the reader
-            results.put(exc)
+            results.put((item_bytes, exc))
 
-    def take() -> _Loaded:
-        nonlocal in_flight, size
-        result = results.get()
+    def take() -> R:
+        nonlocal in_flight, in_flight_bytes
+        item_bytes, result = results.get()
         if isinstance(result, BaseException):
             raise result
         in_flight -= 1
-        size -= images[result.place].size
+        in_flight_bytes -= item_bytes
         return result
 
-    pool = ThreadPoolExecutor(threads)
+    pool = ThreadPoolExecutor(limits.threads)
     try:
-        for index, image in enumerate(images):
-            if in_flight >= ahead:
-                while in_flight > ahead // 2:
+        for item in items:
+            if in_flight >= limits.items:
+                while in_flight > limits.items // 2:
                     yield take()
-            while in_flight and size + image.size > bytes_ahead:
+            item_bytes = size(item)
+            while in_flight and in_flight_bytes + item_bytes > limits.size:
                 yield take()
             in_flight += 1
-            size += image.size
-            pool.submit(call, index, image)
+            in_flight_bytes += item_bytes
+            pool.submit(call, item, item_bytes)
         while in_flight:
             yield take()
     finally:
@@ -318,30 +333,23 @@ def _as_completed(
 
 
 def _infer(
-    engine: Engine, loaded: Iterable[_Loaded], count: int
-) -> tuple[NDArray[np.float32], dict[int, str]]:
-    """Run the network on batches of what was loaded."""
-    vectors = np.zeros((count, engine.dimensions), np.float32)
+    engine: Engine, loaded: Iterable[_Loaded]
+) -> Iterator[tuple[_Place, NDArray[np.float32] | str]]:
+    """Run the network on batches of what was loaded; yield each image's vector, or why not."""
     batch = np.empty((engine.batch_size, *engine.input_size, 3), np.uint8)
-    places: list[int] = []
-    reasons: dict[int, str] = {}
-
-    def flush() -> None:
-        vectors[places] = engine.featurize(batch[: len(places)])
-        places.clear()
-
+    places: list[_Place] = []
     for item in loaded:
         try:
             batch[len(places)] = _pixels(item, engine.input_size)
         except UnreadableImage as exc:
-            reasons[item.place] = exc.reason
+            yield item.place, exc.reason
             continue
         places.append(item.place)
         if len(places) == len(batch):
-            flush()
+            yield from zip(places, engine.featurize(batch), strict=True)
+            places.clear()
     if places:
-        flush()
-    return vectors, reasons
+        yield from zip(places, engine.featurize(batch[: len(places)]), strict=True)
 
 
 def _pixels(item: _Loaded, size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -32,7 +32,7 @@ _JOBS_IN_FLIGHT = 2
 # A job costs the driver a tenth of a second; enough tasks for it not to show, few enough for the
 # driver to hold what they carry.
 _TASKS_PER_SLOT = 2
-_LEAST_TASKS = 64
+_LEAST_TASKS = 16
 
 
 def slots(spark: SparkSession) -> int:

@@ -12,7 +12,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +21,11 @@ import pyarrow as pa
 from toolkit import report
 from toolkit.dataset import Dataset
 from toolkit.errors import JobError, RequestError, ToolkitError
-from toolkit.features import PLAN_VERSION, FeaturizePart, Featurizer, plan_parts
+from toolkit.features import FeaturizeParts, Featurizer
 from toolkit.folders import cache_folder
 from toolkit.images.listing import ImageListing, list_images, mirror_folder
 from toolkit.images.sample import ImageSample
-from toolkit.jobs import run_tasks
+from toolkit.jobs import run_tasks, slots
 from toolkit.models import (
     CALIBRATION_IMAGES,
     DEFAULT_MODEL,
@@ -39,6 +39,7 @@ from toolkit.models import (
     prepare,
     resolve_weights,
 )
+from toolkit.parts import PLAN_VERSION, plan_parts, plan_tasks
 from toolkit.pca import PCAModel, fit_pca
 from toolkit.progress import Progress, Silent
 from toolkit.reduction import project, read_vectors
@@ -169,13 +170,14 @@ def run(
                 )
                 tasks = run_tasks(
                     work,
-                    parts,
-                    FeaturizePart(featurizer, features),
-                    weight=lambda part: len(part.images),
+                    plan_tasks(parts, count=len(listing), slots=lambda: slots(work)),
+                    FeaturizeParts(featurizer, features),
+                    weight=lambda task: sum(len(part.images) for part in task),
                     on_done=stages.progress.advance_to,
                 )
                 with closing(tasks) as done:
-                    counts = _account(done, folder=folder, stages=stages)
+                    parts_done = chain.from_iterable(done)
+                    counts = _account(parts_done, folder=folder, stages=stages)
                 _reconcile(counts, len(listing), folder)
                 features.complete()
             with stages("pca", "PCA"):

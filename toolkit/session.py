@@ -6,7 +6,8 @@ import os
 import re
 import subprocess
 import sys
-from contextlib import ExitStack, contextmanager, nullcontext
+import threading
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -83,7 +84,7 @@ def spark_session(profile: Profile, *, app: str, log: Path) -> Iterator[SparkSes
                 f"Spark does not start on {profile.spark.master}: {exc}",
                 remedy=f"See {log} and `toolkit status`; `toolkit doctor` checks Java.",
             ) from exc
-        exits.callback(context.stop)
+        exits.callback(_stop, context)
         _configure_hadoop(context, Storage(profile.s3))
         yield SparkSession(context)
 
@@ -203,6 +204,25 @@ def _driver_environment(profile: Profile) -> Iterator[None]:
 
 def _is_local(master: str) -> bool:
     return master.startswith("local") or urlsplit(master).hostname in {"127.0.0.1", "localhost"}
+
+
+def _stop(context: SparkContext) -> None:
+    """Stop the application, without the second that `SparkContext.stop` waits in vain.
+
+    The server of its accumulators looks every second whether it shall end, or when the JVM sends
+    something: here an update of none.
+    """
+    from py4j.protocol import Py4JError
+
+    server = context._accumulatorServer  # noqa: SLF001 - there is no public way
+    ending = threading.Thread(target=server.shutdown)
+    ending.start()
+    with suppress(Py4JError):  # it has ended already, or never had a connection
+        updates = context._javaAccumulator  # noqa: SLF001
+        updates.merge(updates)
+    ending.join()
+    context._accumulatorServer = None  # type: ignore[assignment] # noqa: SLF001
+    context.stop()
 
 
 def _end_gateway(gateway: JavaGateway) -> None:

@@ -6,6 +6,7 @@ raw_engine.py model.xml --precision f32 --seconds 4
 import argparse
 import json
 import os
+import statistics
 import time
 
 import numpy as np
@@ -13,6 +14,9 @@ import openvino as ov
 
 # Many images at once on all cores, or as many requests at a time as there are cores.
 BATCHES = (1, 2, 4, 6, 8, 16, 32)
+# The best of many is the luckiest too: so many are measured again, so often, and that counts.
+FINALISTS = 3
+AGAIN = 2
 
 
 def main() -> None:
@@ -23,17 +27,36 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0)
     arguments = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
-    rates = {}
-    for batch in BATCHES:
-        for streams in sorted({1, cores}):
-            infer = compiled(arguments, batch=batch, streams=streams, cores=cores)
-            rates[f"batch {batch}, streams {streams}"] = rate(infer, batch, arguments.seconds)
-    best = max(rates, key=rates.__getitem__)
-    print(json.dumps({"images_per_second": rates[best], "best": best, "all": rates}))
+    settings = [(batch, streams) for batch in BATCHES for streams in sorted({1, cores})]
+
+    def measured(setting: tuple[int, int], seconds: float) -> float:
+        batch, streams = setting
+        return rate(compiled(arguments, batch, streams, cores), batch, seconds)
+
+    first = {each: measured(each, arguments.seconds / 2) for each in settings}
+    finalists = sorted(settings, key=first.__getitem__)[-FINALISTS:]
+    again = [{each: measured(each, arguments.seconds) for each in finalists} for _ in range(AGAIN)]
+    rates = {each: statistics.mean(those[each] for those in again) for each in finalists}
+    best = max(finalists, key=rates.__getitem__)
+    print(
+        json.dumps(
+            {
+                "images_per_second": round(rates[best], 2),
+                "best": name(best),
+                "all": {name(each): value for each, value in first.items()},
+                "again": {name(each): [those[each] for those in again] for each in finalists},
+            }
+        )
+    )
+
+
+def name(setting: tuple[int, int]) -> str:
+    """Name a setting."""
+    return "batch {}, streams {}".format(*setting)
 
 
 def compiled(
-    arguments: argparse.Namespace, *, batch: int, streams: int, cores: int
+    arguments: argparse.Namespace, batch: int, streams: int, cores: int
 ) -> ov.AsyncInferQueue:
     """Load the network for batches of one size."""
     core = ov.Core()

@@ -77,6 +77,7 @@ def ours_pixels(location):
 
     from toolkit import features
     from toolkit.images.listing import list_images
+    from toolkit.parts import Part
     from toolkit.storage import Location
 
     class NoNetwork:
@@ -89,8 +90,8 @@ def ours_pixels(location):
     storage = our_storage()
     images = list(list_images(storage, Location.parse(location)))
     read = features.Featurizer(model=None, storage=storage, cache=None)
-    _, unreadable = read(images)
-    return len(images) - len(unreadable), sum(image.size for image in images)
+    (done,) = read([Part(0, tuple(images))])
+    return len(images) - len(done.reasons), sum(image.size for image in images)
 
 
 def our_storage():

@@ -6,6 +6,7 @@ import io
 import threading
 import time
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,12 +16,14 @@ from PIL import Image
 
 from toolkit.dataset import Dataset, matrix
 from toolkit.errors import JobError
-from toolkit.features import FeaturizePart, Featurizer, Part, _as_completed, _Loaded, plan_parts
+from toolkit.features import FeaturizeParts, Featurizer, _as_completed, _Limits
 from toolkit.folders import cache_folder
 from toolkit.images.decode import decode_image
 from toolkit.images.listing import ImageObject
 from toolkit.jobs import run_tasks
 from toolkit.models import load_engine, model_spec, prepare, resolve_weights
+from toolkit.parts import Part, plan_parts, plan_tasks
+from toolkit.storage import Location
 
 if TYPE_CHECKING:
     from toolkit.storage import Storage
@@ -71,8 +74,10 @@ def test_every_image_is_a_vector_or_has_a_reason(
 ) -> None:
     features = Dataset(storage, storage.location("test-features-written"))
     parts = plan_parts(images, count=len(images), multiply_adds=1e9)
+    tasks = plan_tasks(parts, count=len(images), slots=lambda: 1)
 
-    done = list(run_tasks(spark, parts, FeaturizePart(featurizer, features)))
+    each = run_tasks(spark, tasks, FeaturizeParts(featurizer, features))
+    done = list(chain.from_iterable(each))
 
     assert [part.number for part in done] == [0, 1] == features.numbers()
     reasons = {
@@ -97,19 +102,54 @@ def test_every_image_is_a_vector_or_has_a_reason(
 def test_part_of_an_earlier_attempt_is_kept_only_if_it_is_all_there(
     images, featurizer, storage
 ) -> None:
-    task = FeaturizePart(featurizer, Dataset(storage, storage.location("test-features-kept")))
+    task = FeaturizeParts(featurizer, Dataset(storage, storage.location("test-features-kept")))
     part = Part(0, tuple(images[38:]), attempted=True)
-    first, second = task(part), task(part)
+    (first,), (second,) = task([part]), task([part])
     assert (first.featurized, len(first.unreadable), first.reused) == (2, 4, False)
     assert second == replace(first, reused=True)
 
     longer = Part(0, tuple(images[37:]), attempted=True)
-    assert not task(longer).reused
-    assert task(longer).reused
+    assert not task([longer])[0].reused
+    assert task([longer])[0].reused
 
     file = storage.location("test-features-kept", "part-0000000.parquet")
     storage.write(file, storage.read(file)[:-9])
-    assert not task(longer).reused
+    assert not task([longer])[0].reused
+
+
+def test_parts_of_a_task_are_each_a_file_and_told_in_their_order(
+    images, featurizer, storage
+) -> None:
+    features = Dataset(storage, storage.location("test-features-several"))
+    task = FeaturizeParts(featurizer, features)
+    task([Part(1, tuple(images[5:10]))])  # an earlier attempt
+    parts = [
+        Part(0, tuple(images[:5]), attempted=True),
+        Part(1, tuple(images[5:10]), attempted=True),
+        Part(2, tuple(images[40:]), attempted=True),  # nothing of it can be read
+        Part(3, tuple(images[10:17]), attempted=True),
+    ]
+
+    done = task(parts)
+
+    assert [part.number for part in done] == [0, 1, 2, 3] == features.numbers()
+    assert [part.reused for part in done] == [False, True, False, False]
+    assert [(part.featurized, len(part.unreadable)) for part in done] == [
+        (5, 0),
+        (5, 0),
+        (0, 4),
+        (7, 0),
+    ]
+    for part in parts:
+        origins = features.read(part.number)["origin"].to_pylist()
+        assert origins == [image.origin for image in part.images[: len(origins)]]
+
+
+def test_part_that_cannot_be_written_fails_its_task(images, featurizer, storage) -> None:
+    nowhere = Dataset(storage, Location("no-such-bucket-anywhere", "features"))
+    task = FeaturizeParts(featurizer, nowhere)
+    with pytest.raises(JobError, match="no-such-bucket-anywhere"):
+        task([Part(0, tuple(images[:2])), Part(1, tuple(images[2:4]))])
 
 
 def test_executor_without_the_model_fetches_it_from_the_bucket(
@@ -120,56 +160,25 @@ def test_executor_without_the_model_fetches_it_from_the_bucket(
         storage.upload(file, storage.location("models", "prepared", featurizer.model.key, name))
     elsewhere = replace(featurizer, cache=tmp_path)
 
-    _, reasons = elsewhere(images[:2])
+    (done,) = elsewhere([Part(0, tuple(images[:2]))])
 
-    assert not reasons
+    assert not done.reasons
     fetched = {file.name for file in (tmp_path / "prepared" / featurizer.model.key).iterdir()}
     assert fetched == set(featurizer.model.files)
 
 
-def sized(count: int, size: int) -> list[ImageObject]:
-    return [ImageObject(str(index), "label", size) for index in range(count)]
-
-
-@pytest.mark.parametrize("count", [1, 31, 32, 33, 1_000, 20_000, 100_000])
-@pytest.mark.parametrize("multiply_adds", [1e6, 4e8, 4e9, 2e10])
-def test_parts_hold_every_image_once_in_order(count: int, multiply_adds: float) -> None:
-    parts = list(plan_parts(sized(count, 1), count=count, multiply_adds=multiply_adds))
-    assert [int(image.origin) for part in parts for image in part.images] == list(range(count))
-    assert [part.number for part in parts] == list(range(len(parts)))
-    assert max(len(part.images) for part in parts) <= 768
-    assert len(parts) >= min(count // 24, 16)  # enough of them to share out
-
-
-def test_costly_networks_have_smaller_parts() -> None:
-    sizes = [
-        len(next(plan_parts(sized(100_000, 1), count=100_000, multiply_adds=cost)).images)
-        for cost in (2e8, 8e8, 4e9)
-    ]
-    assert sizes == [768, 480, 96]
-
-
-def test_parts_are_bounded_by_bytes_too() -> None:
-    photos = sized(100, 10 << 20)
-    parts = list(plan_parts(photos, count=100, multiply_adds=1e9))
-    assert {len(part.images) for part in parts} <= {6, 4}
-    huge = list(plan_parts(sized(3, 500 << 20), count=3, multiply_adds=1e9))
-    assert [len(part.images) for part in huge] == [1, 1, 1]
-
-
-def loaded(index: int, _: ImageObject) -> _Loaded:
-    return _Loaded(index)
+LIMITS = _Limits(threads=4, items=10, size=100)
 
 
 def test_work_in_flight_is_bounded_and_ends_with_its_reader() -> None:
     begun: list[int] = []
 
-    def function(index: int, image: ImageObject) -> _Loaded:
-        begun.append(index)
-        return loaded(index, image)
+    def function(item: int) -> int:
+        begun.append(item)
+        return item
 
-    results = _as_completed(function, sized(1_000, 1), threads=4, ahead=10, bytes_ahead=1 << 30)
-    first = [next(results).place for _ in range(20)]
+    results = _as_completed(function, range(1_000), size=lambda _: 1, limits=LIMITS)
+    first = [next(results) for _ in range(20)]
     results.close()
     assert len(set(first)) == 20
     assert len(begun) <= 30
@@ -179,39 +188,40 @@ def test_bytes_in_flight_are_bounded_but_one_image_may_be_larger() -> None:
     flying: set[int] = set()
     most: list[int] = []
 
-    def function(index: int, image: ImageObject) -> _Loaded:
-        flying.add(index)
+    def function(item: int) -> int:
+        flying.add(item)
         most.append(len(flying))
         time.sleep(0.01)
-        flying.discard(index)
-        return loaded(index, image)
+        flying.discard(item)
+        return item
 
-    images = [*sized(20, 40), ImageObject("large", "label", 1_000), *sized(5, 40)]
-    done = list(_as_completed(function, images, threads=16, ahead=100, bytes_ahead=100))
-    assert sorted(item.place for item in done) == list(range(26))
+    limits = _Limits(threads=16, items=100, size=100)
+    sizes = [*[40] * 20, 1_000, *[40] * 5]
+    done = list(_as_completed(function, range(26), size=lambda item: sizes[item], limits=limits))
+    assert sorted(done) == list(range(26))
     assert max(most) == 2
 
 
 def test_slow_image_keeps_no_other_waiting() -> None:
     slow = threading.Event()
 
-    def function(index: int, image: ImageObject) -> _Loaded:
-        if index == 0:
+    def function(item: int) -> int:
+        if item == 0:
             slow.wait(30)
-        return loaded(index, image)
+        return item
 
-    results = _as_completed(function, sized(50, 1), threads=4, ahead=10, bytes_ahead=100)
-    others = [next(results).place for _ in range(49)]
+    results = _as_completed(function, range(50), size=lambda _: 1, limits=LIMITS)
+    others = [next(results) for _ in range(49)]
     slow.set()
     assert 0 not in others
-    assert next(results).place == 0
+    assert next(results) == 0
 
 
 def test_failure_of_one_image_reaches_the_reader() -> None:
-    def function(index: int, image: ImageObject) -> _Loaded:
-        if index == 5:
+    def function(item: int) -> int:
+        if item == 5:
             raise JobError("the store said no")
-        return loaded(index, image)
+        return item
 
     with pytest.raises(JobError, match="said no"):
-        list(_as_completed(function, sized(10, 1), threads=2, ahead=4, bytes_ahead=100))
+        list(_as_completed(function, range(10), size=lambda _: 1, limits=LIMITS))
