@@ -1,4 +1,4 @@
-"""A dataset in the object store: numbered Parquet parts, each written whole by one task.
+"""A dataset in the object store: numbered Parquet parts, each written whole by one PUT.
 
 A part is one PUT under a name that follows from its number. So a reader sees a part whole or not at
 all, a task that Spark repeats writes the same object again, and no committer has to move anything.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from toolkit.storage import Location, ObjectInfo, Storage
 
-__all__ = ["SUCCESS", "DamagedPart", "Dataset", "matrix", "vectors_column"]
+__all__ = ["SUCCESS", "DamagedPart", "Dataset", "PartFile", "matrix", "vectors_column"]
 
 SUCCESS = "_SUCCESS"
 """Name of the empty object that says, as Hadoop's does, that a dataset is complete."""
@@ -36,6 +36,13 @@ _PREFIX, _SUFFIX = "part-", ".parquet"
 
 class DamagedPart(JobError):  # noqa: N818 - named for what happened
     """A part is not what was written."""
+
+
+class PartFile(NamedTuple):
+    """A part in the store: its number, and bytes of its file."""
+
+    number: int
+    size: int
 
 
 @dataclass(frozen=True)
@@ -83,11 +90,15 @@ class Dataset:
         for entry in self._files():
             yield self._read(entry.location, columns)
 
-    def numbers(self) -> list[int]:
-        """Return the numbers of the parts that are there, ascending."""
-        names = (entry.location.key.rpartition("/")[2] for entry in self._files())
-        digits = (name.removeprefix(_PREFIX).removesuffix(_SUFFIX) for name in names)
-        return sorted(int(each) for each in digits if each.isdigit())
+    def files(self) -> list[PartFile]:
+        """Return the parts that are there, in order of their numbers."""
+        found = []
+        for entry in self._files():
+            name = entry.location.key.rpartition("/")[2]
+            digits = name.removeprefix(_PREFIX).removesuffix(_SUFFIX)
+            if digits.isdigit():
+                found.append(PartFile(int(digits), entry.size))
+        return sorted(found)
 
     def clear(self) -> None:
         """Delete all objects of the dataset."""

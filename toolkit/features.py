@@ -13,12 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from queue import SimpleQueue
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
+from pyspark import TaskContext
 
 from toolkit.dataset import DamagedPart, Dataset, vectors_column
 from toolkit.images.decode import UnreadableImage, decode_image
@@ -113,11 +115,15 @@ class Featurizer:
         Featurized
             Each part when its last image is done: one with a large image may come after the next.
         """
-        engine = _engine(self)
+        parts = iter(parts)
+        first = next(parts, None)
+        if first is None:
+            return
+        engine = _engine(self)  # not before there is something to do
         begun: dict[int, Featurized] = {}
 
         def images() -> Iterator[_Place]:
-            for part in parts:
+            for part in chain([first], parts):
                 vectors = np.zeros((len(part.images), engine.dimensions), np.float32)
                 begun[part.number] = Featurized(part, vectors)
                 yield from (_Place(part, index) for index in range(len(part.images)))
@@ -153,7 +159,7 @@ class Featurized:
     part: Part
     vectors: NDArray[np.float32]
     reasons: dict[int, str] = field(default_factory=dict)
-    _computed: int = 0
+    _computed: int = field(default=0, init=False)
 
     def take(self, row: int, result: NDArray[np.float32] | str) -> None:
         """Put down an image's vector, or why it has none."""
@@ -181,7 +187,7 @@ class FeaturizeParts:
     features: Dataset
 
     def __call__(self, parts: Sequence[Part]) -> list[PartDone]:
-        """Featurize the parts, but for those that an earlier attempt of the run has done.
+        """Featurize the parts, but for those that an earlier attempt, of run or task, has done.
 
         Returns
         -------
@@ -189,16 +195,18 @@ class FeaturizeParts:
             In the order of their numbers.
         """
         done: list[PartDone] = []
+        task = TaskContext.get()
+        repeated = task is not None and task.attemptNumber() > 0
 
         def missing() -> Iterator[Part]:
             for part in parts:
-                before = self._done_before(part) if part.attempted else None
+                before = self._done_before(part) if part.attempted or repeated else None
                 if before:
                     done.append(before)
                 else:
                     yield part
 
-        # A file is written while the next part is computed, no more: memory is that of two.
+        # No more than one file is being written, while the next parts are computed.
         with (
             ThreadPoolExecutor(1) as writer,
             closing(self.featurizer(missing())) as featurized,
@@ -210,6 +218,7 @@ class FeaturizeParts:
                 writing = writer.submit(self._write, each)
             if writing:
                 done.append(writing.result())
+        assert len(done) == len(parts)  # noqa: S101 - nothing is lost silently
         return sorted(done, key=lambda part: part.number)
 
     def _write(self, featurized: Featurized) -> PartDone:

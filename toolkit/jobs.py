@@ -31,7 +31,7 @@ _POLL_SECONDS = 0.25
 _JOBS_IN_FLIGHT = 2
 # A job costs the driver a tenth of a second; enough tasks for it not to show, few enough for the
 # driver to hold what they carry.
-_TASKS_PER_SLOT = 2
+_TASKS_PER_SLOT = 1
 _LEAST_TASKS = 16
 
 
@@ -50,9 +50,9 @@ def run_tasks(
 ) -> Generator[R, None, None]:
     """Yield ``function(task)`` for each task, in their order.
 
-    Tasks are taken from their iterator as they are needed: the driver holds those of two jobs, some
-    tasks a core each, however many there are. When the reader ends early, and at any exception,
-    Ctrl-C included, what still runs on Spark is cancelled.
+    Tasks are taken from their iterator as they are needed: the driver holds those of two jobs, one
+    task a slot each and at least 16, however many there are. When the reader ends early, and at any
+    exception, Ctrl-C included, what still runs on Spark is cancelled.
 
     Parameters
     ----------

@@ -13,12 +13,13 @@ from toolkit.dataset import Dataset, matrix, vectors_column
 from toolkit.jobs import run_tasks, slots
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
     from pyspark import RDD, Broadcast
     from pyspark.sql import SparkSession
 
+    from toolkit.dataset import PartFile
     from toolkit.pca import PCAModel
 
 __all__ = ["Projection", "project", "read_vectors"]
@@ -61,10 +62,12 @@ def read_vectors(
     RDD
         An array of shape (n, d), float32, for each part, read when it is needed.
     """
-    numbers = features.numbers()
+    numbers = [file.number for file in features.files()]
     partitions = min(slots(spark), len(numbers))
-    read = _ReadVectors(features, dimensions)
-    return spark.sparkContext.parallelize(numbers, partitions).map(read)
+    # Dealt like cards: parts become smaller towards the end.
+    dealt = [numbers[start::partitions] for start in range(partitions)]
+    parts = spark.sparkContext.parallelize(dealt, partitions).flatMap(list)
+    return parts.map(_ReadVectors(features, dimensions))
 
 
 class Projection(NamedTuple):
@@ -118,9 +121,7 @@ def project(
     sample
         About how many rows to bring back, some of every file.
     """
-    numbers = features.numbers()
-    share = _parts_per_result(len(numbers), pca, slots=slots(spark))
-    shares = [numbers[start : start + share] for start in range(0, len(numbers), share)]
+    shares = list(_shares(features.files(), pca, slots=slots(spark)))
     result.clear()
     task = _ProjectParts(
         spark.sparkContext.broadcast(pca), features, result, sampled=-(-sample // len(shares))
@@ -135,8 +136,18 @@ def project(
     return Projection(rows, sampled)
 
 
-def _parts_per_result(parts: int, pca: PCAModel, *, slots: int) -> int:
-    """Return how many parts of features make one file of the result."""
-    bytes_of_part = max(1, 4 * len(pca.components) * pca.n_samples // parts)
-    share = -(-parts // (_RESULTS_PER_SLOT * slots))
-    return max(1, min(share, _PARTS_PER_RESULT, _RESULT_BYTES // bytes_of_part))
+def _shares(files: Sequence[PartFile], pca: PCAModel, *, slots: int) -> Iterator[list[int]]:
+    """Group consecutive parts of features to what makes one file of the result."""
+    kept = len(pca.components) / pca.mean.size
+    every_slot = sum(file.size for file in files) / (_RESULTS_PER_SLOT * slots)
+    most = min(every_slot, _RESULT_BYTES / kept)
+    share: list[int] = []
+    size = 0
+    for file in files:
+        if share and (len(share) == _PARTS_PER_RESULT or size + file.size > most):
+            yield share
+            share, size = [], 0
+        share.append(file.number)
+        size += file.size
+    if share:
+        yield share

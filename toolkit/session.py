@@ -207,22 +207,27 @@ def _is_local(master: str) -> bool:
 
 
 def _stop(context: SparkContext) -> None:
-    """Stop the application, without the second that `SparkContext.stop` waits in vain.
+    """Stop the application, without the second at most that `SparkContext.stop` waits in vain.
 
     The server of its accumulators looks every second whether it shall end, or when the JVM sends
     something: here an update of none.
     """
     from py4j.protocol import Py4JError
 
-    server = context._accumulatorServer  # noqa: SLF001 - there is no public way
-    ending = threading.Thread(target=server.shutdown)
-    ending.start()
-    with suppress(Py4JError):  # it has ended already, or never had a connection
-        updates = context._javaAccumulator  # noqa: SLF001
-        updates.merge(updates)
-    ending.join()
-    context._accumulatorServer = None  # type: ignore[assignment] # noqa: SLF001
-    context.stop()
+    # There is no public way. Without these names, or when it has stopped before, it may wait.
+    server = getattr(context, "_accumulatorServer", None)
+    updates = getattr(context, "_javaAccumulator", None)
+    try:
+        if server is not None and updates is not None:
+            server.server_shutdown = True
+            ending = threading.Thread(target=server.shutdown)
+            ending.start()
+            with suppress(Py4JError):  # the server has ended already, or never had a connection
+                updates.merge(updates)
+            ending.join()
+            context._accumulatorServer = None  # type: ignore[assignment] # noqa: SLF001
+    finally:
+        context.stop()
 
 
 def _end_gateway(gateway: JavaGateway) -> None:

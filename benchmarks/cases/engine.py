@@ -62,8 +62,8 @@ def _tables(results: Results) -> list[Table]:
             "The engine alone",
             ["network, pixels, precision", "images/s", "best of the newest round"],
             rows,
-            "OpenVINO on tensors in memory, all cores; the best of batches of 1 to 32, with one "
-            "stream and with one a core: the best three measured twice again, which counts.",
+            "OpenVINO on tensors in memory, all cores, in batches of 1 to 32, with one stream "
+            "and with one a core; the best four are measured twice again, their means count.",
         )
     ]
 

@@ -48,7 +48,7 @@ def test_parts_are_listed_in_order_and_other_objects_are_none(dataset) -> None:
         dataset.write(number, table(str(number)))
     dataset.complete()
     dataset.storage.write(dataset.location / "part-foreign.parquet.txt", b"")
-    assert dataset.numbers() == [0, 2, 11, 1_000_000]
+    assert [file.number for file in dataset.files()] == [0, 2, 11, 1_000_000]
     names = [each["origin"][0].as_py() for each in dataset.tables()]
     assert names == ["0", "2", "11", "1000000"]
 

@@ -13,7 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
+from pyspark import TaskContext
 
+from toolkit import features
 from toolkit.dataset import Dataset, matrix
 from toolkit.errors import JobError
 from toolkit.features import FeaturizeParts, Featurizer, _as_completed, _Limits
@@ -72,14 +74,14 @@ def featurizer(storage: Storage) -> Featurizer:
 def test_every_image_is_a_vector_or_has_a_reason(
     spark, images, featurizer, contents, storage
 ) -> None:
-    features = Dataset(storage, storage.location("test-features-written"))
+    written = Dataset(storage, storage.location("test-features-written"))
     parts = plan_parts(images, count=len(images), multiply_adds=1e9)
     tasks = plan_tasks(parts, count=len(images), slots=lambda: 1)
 
-    each = run_tasks(spark, tasks, FeaturizeParts(featurizer, features))
+    each = run_tasks(spark, tasks, FeaturizeParts(featurizer, written))
     done = list(chain.from_iterable(each))
 
-    assert [part.number for part in done] == [0, 1] == features.numbers()
+    assert [part.number for part in done] == [0, 1] == [file.number for file in written.files()]
     reasons = {
         origin.rpartition("/")[2]: reason for part in done for origin, reason in part.unreadable
     }
@@ -89,7 +91,7 @@ def test_every_image_is_a_vector_or_has_a_reason(
     assert "not an image" in reasons["text.jpg"]
     assert "disappeared" in reasons["gone.jpg"]
 
-    table = pa.concat_tables(features.tables())
+    table = pa.concat_tables(written.tables())
     assert sum(part.featurized for part in done) == table.num_rows == 40
     assert table["origin"].to_pylist() == [image.origin for image in images[:40]]
     vectors = matrix(table["features"], dimensions=1280)
@@ -118,10 +120,10 @@ def test_part_of_an_earlier_attempt_is_kept_only_if_it_is_all_there(
 
 
 def test_parts_of_a_task_are_each_a_file_and_told_in_their_order(
-    images, featurizer, storage
+    images, featurizer, contents, storage
 ) -> None:
-    features = Dataset(storage, storage.location("test-features-several"))
-    task = FeaturizeParts(featurizer, features)
+    written = Dataset(storage, storage.location("test-features-several"))
+    task = FeaturizeParts(featurizer, written)
     task([Part(1, tuple(images[5:10]))])  # an earlier attempt
     parts = [
         Part(0, tuple(images[:5]), attempted=True),
@@ -132,7 +134,9 @@ def test_parts_of_a_task_are_each_a_file_and_told_in_their_order(
 
     done = task(parts)
 
-    assert [part.number for part in done] == [0, 1, 2, 3] == features.numbers()
+    assert (
+        [part.number for part in done] == [0, 1, 2, 3] == [file.number for file in written.files()]
+    )
     assert [part.reused for part in done] == [False, True, False, False]
     assert [(part.featurized, len(part.unreadable)) for part in done] == [
         (5, 0),
@@ -140,9 +144,63 @@ def test_parts_of_a_task_are_each_a_file_and_told_in_their_order(
         (0, 4),
         (7, 0),
     ]
-    for part in parts:
-        origins = features.read(part.number)["origin"].to_pylist()
-        assert origins == [image.origin for image in part.images[: len(origins)]]
+    engine = load_engine(featurizer.model, threads=1)
+    for part, each in zip(parts, done, strict=True):
+        table = written.read(part.number)
+        readable = part.images[: each.featurized]
+        assert table["origin"].to_pylist() == [image.origin for image in readable]
+        if readable:
+            files = [contents[image.origin.rpartition("/")[2]] for image in readable]
+            pixels = [decode_image(file, size=engine.input_size) for file in files]
+            vectors = matrix(table["features"], dimensions=engine.dimensions)
+            np.testing.assert_array_equal(vectors, engine.featurize(np.stack(pixels)))
+
+
+def test_part_with_a_slow_image_comes_after_the_next_with_its_own_vectors(
+    images, featurizer, monkeypatch
+) -> None:
+    expected = {part.part.number: part.vectors for part in featurizer(two_parts(images))}
+    load = features._Loader.__call__
+
+    def slow(loader: object, place: features._Place) -> features._Loaded:
+        if place.image == images[0]:
+            time.sleep(1)
+        return load(loader, place)
+
+    monkeypatch.setattr(features._Loader, "__call__", slow)
+    done = list(featurizer(two_parts(images)))
+    assert [each.part.number for each in done] == [1, 0]
+    for each in done:
+        np.testing.assert_array_equal(each.vectors, expected[each.part.number])
+
+
+def two_parts(images: list[ImageObject]) -> list[Part]:
+    return [Part(0, tuple(images[:4])), Part(1, tuple(images[4:12]))]
+
+
+def test_task_that_spark_repeats_keeps_the_parts_it_has_written(
+    spark, images, featurizer, storage
+) -> None:
+    class FailsOnce(Dataset):  # in here, so that it travels to the executor
+        def write(self, number: int, table: pa.Table, *, metadata=None) -> None:
+            if number == 1 and TaskContext.get().attemptNumber() == 0:
+                raise OSError("the store is away for a moment")
+            Dataset.write(self, number, table, metadata=metadata)
+
+    written = FailsOnce(storage, storage.location("test-features-repeated"))
+    task = tuple(two_parts(images))
+    (done,) = run_tasks(spark, [task], FeaturizeParts(featurizer, written))
+    assert [(part.featurized, part.reused) for part in done] == [(4, True), (8, False)]
+    written.clear()
+
+
+def test_no_network_is_loaded_where_nothing_is_left_to_do(images, featurizer, storage) -> None:
+    written = Dataset(storage, storage.location("test-features-all-there"))
+    part = Part(0, tuple(images[:3]), attempted=True)
+    FeaturizeParts(featurizer, written)([part])
+    without = replace(featurizer, model=replace(featurizer.model, folder="/nowhere", key="none"))
+    (done,) = FeaturizeParts(without, written)([part])
+    assert done.reused
 
 
 def test_part_that_cannot_be_written_fails_its_task(images, featurizer, storage) -> None:

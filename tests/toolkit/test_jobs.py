@@ -25,7 +25,6 @@ def active_jobs(spark) -> list[int]:
 
 def test_results_come_in_the_order_of_the_tasks_over_several_jobs(spark, monkeypatch) -> None:
     monkeypatch.setattr(jobs, "_LEAST_TASKS", 5)
-    monkeypatch.setattr(jobs, "_TASKS_PER_SLOT", 1)
     assert list(run_tasks(spark, range(17), lambda item: item * 2)) == list(range(0, 34, 2))
 
 
@@ -36,7 +35,6 @@ def test_every_task_is_a_spark_task_of_its_own(spark) -> None:
 
 def test_driver_takes_no_more_tasks_than_two_jobs_need(spark, monkeypatch) -> None:
     monkeypatch.setattr(jobs, "_LEAST_TASKS", 5)
-    monkeypatch.setattr(jobs, "_TASKS_PER_SLOT", 1)
     size = max(5, slots(spark))
     taken: list[int] = []
 
@@ -81,7 +79,6 @@ def test_progress_grows_by_the_weight_of_what_is_done(spark) -> None:
 
 def test_reader_that_stops_early_cancels_what_runs(spark, monkeypatch) -> None:
     monkeypatch.setattr(jobs, "_LEAST_TASKS", 2)
-    monkeypatch.setattr(jobs, "_TASKS_PER_SLOT", 1)
     nap = 10.0  # whichever of the first two jobs gets the core first, the test ends soon
 
     def work(item: int) -> int:
@@ -101,7 +98,6 @@ def test_reader_that_stops_early_cancels_what_runs(spark, monkeypatch) -> None:
 
 def test_failing_task_reaches_the_reader_and_ends_the_rest(spark, monkeypatch) -> None:
     monkeypatch.setattr(jobs, "_LEAST_TASKS", 1)
-    monkeypatch.setattr(jobs, "_TASKS_PER_SLOT", 1)
 
     def work(item: int) -> float:
         return 1 / item

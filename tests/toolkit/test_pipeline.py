@@ -166,7 +166,7 @@ def test_failed_run_is_continued_without_featurizing_again(launch, mixed_folder,
 def test_part_that_was_not_written_is_made_and_no_other(
     launch, mixed_folder, storage, monkeypatch
 ) -> None:
-    monkeypatch.setattr("toolkit.features._LEAST_IMAGES", 8)  # four parts
+    monkeypatch.setattr("toolkit.parts._LEAST_IMAGES", 8)  # four parts
     done = launch(mixed_folder, fresh=True)
     folder = RunFolder(storage, done.run_id)
     features = folder.dataset("features")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import subprocess
+import sys
 from contextlib import suppress
 
 import psutil
@@ -112,3 +115,32 @@ def test_another_sparks_variables_do_not_reach_the_driver(profile, monkeypatch) 
         assert not {"SPARK_HOME", "HADOOP_CONF_DIR"} & os.environ.keys()
         assert os.environ["SPARK_LOCAL_IP"] == "127.0.0.1"
     assert os.environ["SPARK_HOME"] == "/opt/spark-2.4"
+
+
+SESSIONS = """
+import pickle, sys
+from toolkit.session import spark_session
+
+profile, log = pickle.load(sys.stdin.buffer)
+for tasks in (0, 2):
+    with spark_session(profile, app="short", log=log) as spark:
+        if tasks:
+            spark.sparkContext.parallelize(range(tasks), tasks).count()
+            spark.stop()  # as a notebook may
+with spark_session(profile, app="short", log=log) as spark:
+    print(spark.sparkContext.parallelize(range(3), 1).count())
+"""
+
+
+def test_sessions_follow_each_other_in_a_process_whether_used_or_stopped(
+    profile, spark, tmp_path
+) -> None:
+    said = subprocess.run(
+        [sys.executable, "-c", SESSIONS],
+        input=pickle.dumps((profile, tmp_path / "driver.log")),
+        capture_output=True,
+        timeout=100,
+        check=True,
+    )
+    assert said.stdout.split()[-1] == b"3"
+    assert b"Traceback" not in said.stderr
