@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from toolkit.ahead import in_order
 from toolkit.errors import JobError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -32,6 +34,9 @@ SUCCESS = "_SUCCESS"
 """Name of the empty object that says, as Hadoop's does, that a dataset is complete."""
 
 _PREFIX, _SUFFIX = "part-", ".parquet"
+
+# Parts read ahead: they hide what a distant store takes to answer; a part has some megabytes.
+_READ_AHEAD = 4
 
 
 class DamagedPart(JobError):  # noqa: N818 - named for what happened
@@ -84,6 +89,13 @@ class Dataset:
             It is no Parquet file with these columns.
         """
         return self._read(self._part(number), columns)
+
+    def read_each(
+        self, numbers: Iterable[int], *, columns: Sequence[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """Read parts one after another, the next while the reader works: see `read`."""
+        read = partial(self.read, columns=columns)
+        return in_order(read, numbers, threads=_READ_AHEAD, ahead=_READ_AHEAD)
 
     def tables(self, *, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield every Parquet file of the location, whoever wrote it, in order of the names."""

@@ -14,21 +14,21 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
-from queue import SimpleQueue
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from pyspark import TaskContext
 
+from toolkit.ahead import Limits, as_completed
 from toolkit.dataset import DamagedPart, Dataset, vectors_column
 from toolkit.images.decode import UnreadableImage, decode_image
 from toolkit.models import fetch_prepared, load_engine
 from toolkit.storage import Location, ObjectNotFound, Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
     from concurrent.futures import Future
     from pathlib import Path
 
@@ -40,22 +40,11 @@ if TYPE_CHECKING:
 
 __all__ = ["FeaturizeParts", "Featurized", "Featurizer", "PartDone", "Unreadable"]
 
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-class _Limits(NamedTuple):
-    """How much is under way at a time: threads, items begun and not taken, and bytes of them."""
-
-    threads: int
-    items: int
-    size: int
-
 
 # 32 requests in flight per worker: at the 30 ms that S3 takes, 1,000 small images a second. At half
 # of the images ahead of the network it fetches again: one at a time, each would cost the store and
 # the kernel twice as much, and the network its cache.
-_FETCHING = _Limits(threads=32, items=512, size=64 << 20)
+_FETCHING = Limits(threads=32, items=512, size=64 << 20)
 # A larger file is decoded beside the network, one at a time, so that it neither keeps small ones
 # waiting nor fills the memory. Small ones are decoded between two batches: handing each to another
 # thread costs half as much again as decoding it (100 x 100 pixels: 380 us instead of 240).
@@ -128,7 +117,7 @@ class Featurizer:
                 begun[part.number] = Featurized(part, vectors)
                 yield from (_Place(part, index) for index in range(len(part.images)))
 
-        loaded = _as_completed(
+        loaded = as_completed(
             _Loader(self.storage, engine.input_size),
             images(),
             size=lambda place: place.image.size,
@@ -291,54 +280,6 @@ class _Loader:
             return _Loaded(place, reason="the object disappeared after it was listed")
         except UnreadableImage as exc:
             return _Loaded(place, reason=exc.reason)
-
-
-def _as_completed(
-    function: Callable[[T], R],
-    items: Iterable[T],
-    *,
-    size: Callable[[T], int],
-    limits: _Limits,
-) -> Generator[R, None, None]:
-    """Yield ``function(item)`` as each is done: a large image keeps no other waiting.
-
-    No more is begun and not yet taken than the limits say, but one item may be larger. The next
-    are begun when half of the items are left.
-    """
-    results: SimpleQueue[tuple[int, R | BaseException]] = SimpleQueue()
-    in_flight = in_flight_bytes = 0
-
-    def call(item: T, item_bytes: int) -> None:
-        try:
-            results.put((item_bytes, function(item)))
-        except BaseException as exc:  # noqa: BLE001 - raised by the reader
-            results.put((item_bytes, exc))
-
-    def take() -> R:
-        nonlocal in_flight, in_flight_bytes
-        item_bytes, result = results.get()
-        if isinstance(result, BaseException):
-            raise result
-        in_flight -= 1
-        in_flight_bytes -= item_bytes
-        return result
-
-    pool = ThreadPoolExecutor(limits.threads)
-    try:
-        for item in items:
-            if in_flight >= limits.items:
-                while in_flight > limits.items // 2:
-                    yield take()
-            item_bytes = size(item)
-            while in_flight and in_flight_bytes + item_bytes > limits.size:
-                yield take()
-            in_flight += 1
-            in_flight_bytes += item_bytes
-            pool.submit(call, item, item_bytes)
-        while in_flight:
-            yield take()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _infer(

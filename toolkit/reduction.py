@@ -33,14 +33,14 @@ _RESULTS_PER_SLOT = 4
 
 @dataclass(frozen=True)
 class _ReadVectors:
-    """Reads the vectors of a part, on an executor."""
+    """Reads the vectors of some parts, one after another, on an executor."""
 
     features: Dataset
     dimensions: int
 
-    def __call__(self, number: int) -> NDArray[np.float32]:
-        column = self.features.read(number, columns=["features"])["features"]
-        return matrix(column, dimensions=self.dimensions)
+    def __call__(self, numbers: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+        for table in self.features.read_each(numbers, columns=["features"]):
+            yield matrix(table["features"], dimensions=self.dimensions)
 
 
 def read_vectors(
@@ -66,8 +66,8 @@ def read_vectors(
     partitions = min(slots(spark), len(numbers))
     # Dealt like cards: parts become smaller towards the end.
     dealt = [numbers[start::partitions] for start in range(partitions)]
-    parts = spark.sparkContext.parallelize(dealt, partitions).flatMap(list)
-    return parts.map(_ReadVectors(features, dimensions))
+    read = _ReadVectors(features, dimensions)
+    return spark.sparkContext.parallelize(dealt, partitions).flatMap(read)
 
 
 class Projection(NamedTuple):
@@ -88,15 +88,14 @@ class _ProjectParts:
 
     def __call__(self, task: tuple[int, Sequence[int]]) -> Projection:
         number, parts = task
-        table = pa.concat_tables(map(self._projected, parts))
+        table = pa.concat_tables(map(self._projected, self.features.read_each(parts)))
         self.result.write(number, table)
         rows = table.select(["label", "pca"]).slice(length=self.sampled).to_pylist()
         sample = [(row["label"], row["pca"][0], (*row["pca"], 0.0)[1]) for row in rows]
         return Projection(int(table.num_rows), sample)
 
-    def _projected(self, number: int) -> pa.Table:
+    def _projected(self, table: pa.Table) -> pa.Table:
         pca = self.pca.value
-        table = self.features.read(number)
         vectors = matrix(table["features"], dimensions=pca.mean.size)
         column = vectors_column(pca.transform(vectors).astype(np.float32))
         return table.drop_columns(["features"]).append_column("pca", column)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 import time
 from dataclasses import replace
 from itertools import chain
@@ -18,7 +17,7 @@ from pyspark import TaskContext
 from toolkit import features
 from toolkit.dataset import Dataset, matrix
 from toolkit.errors import JobError
-from toolkit.features import FeaturizeParts, Featurizer, _as_completed, _Limits
+from toolkit.features import FeaturizeParts, Featurizer
 from toolkit.folders import cache_folder
 from toolkit.images.decode import decode_image
 from toolkit.images.listing import ImageObject
@@ -223,63 +222,3 @@ def test_executor_without_the_model_fetches_it_from_the_bucket(
     assert not done.reasons
     fetched = {file.name for file in (tmp_path / "prepared" / featurizer.model.key).iterdir()}
     assert fetched == set(featurizer.model.files)
-
-
-LIMITS = _Limits(threads=4, items=10, size=100)
-
-
-def test_work_in_flight_is_bounded_and_ends_with_its_reader() -> None:
-    begun: list[int] = []
-
-    def function(item: int) -> int:
-        begun.append(item)
-        return item
-
-    results = _as_completed(function, range(1_000), size=lambda _: 1, limits=LIMITS)
-    first = [next(results) for _ in range(20)]
-    results.close()
-    assert len(set(first)) == 20
-    assert len(begun) <= 30
-
-
-def test_bytes_in_flight_are_bounded_but_one_image_may_be_larger() -> None:
-    flying: set[int] = set()
-    most: list[int] = []
-
-    def function(item: int) -> int:
-        flying.add(item)
-        most.append(len(flying))
-        time.sleep(0.01)
-        flying.discard(item)
-        return item
-
-    limits = _Limits(threads=16, items=100, size=100)
-    sizes = [*[40] * 20, 1_000, *[40] * 5]
-    done = list(_as_completed(function, range(26), size=lambda item: sizes[item], limits=limits))
-    assert sorted(done) == list(range(26))
-    assert max(most) == 2
-
-
-def test_slow_image_keeps_no_other_waiting() -> None:
-    slow = threading.Event()
-
-    def function(item: int) -> int:
-        if item == 0:
-            slow.wait(30)
-        return item
-
-    results = _as_completed(function, range(50), size=lambda _: 1, limits=LIMITS)
-    others = [next(results) for _ in range(49)]
-    slow.set()
-    assert 0 not in others
-    assert next(results) == 0
-
-
-def test_failure_of_one_image_reaches_the_reader() -> None:
-    def function(item: int) -> int:
-        if item == 5:
-            raise JobError("the store said no")
-        return item
-
-    with pytest.raises(JobError, match="said no"):
-        list(_as_completed(function, range(10), size=lambda _: 1, limits=LIMITS))

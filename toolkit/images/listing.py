@@ -9,16 +9,15 @@ import hashlib
 import os
 import tempfile
 import weakref
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import IO, TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
+from typing import IO, TYPE_CHECKING, NamedTuple, NoReturn
 
 import pyarrow as pa
 
+from toolkit.ahead import in_order
 from toolkit.errors import JobError, RequestError
 
 if TYPE_CHECKING:
@@ -55,8 +54,6 @@ _FILES_IN_FLIGHT = 16
 _FILES_AHEAD = 4 * _FILES_IN_FLIGHT
 
 OnProgress = Callable[[int], None]
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +196,12 @@ def mirror_folder(
 
     def mirrored() -> Iterator[ImageObject]:
         pairs = _side_by_side(files, there, tally)
-        for image, is_new in _in_order(lambda pair: _mirror(pair, storage), pairs):
+        for image, is_new in in_order(
+            lambda pair: _mirror(pair, storage),
+            pairs,
+            threads=_FILES_IN_FLIGHT,
+            ahead=_FILES_AHEAD,
+        ):
             tally.uploaded += is_new
             if is_new and on_progress:
                 on_progress(tally.uploaded)
@@ -417,19 +419,3 @@ def _is_same(path: Path, there: ObjectInfo) -> bool:
 
 def _refuse(error: OSError) -> NoReturn:
     raise RequestError(f"{error.filename} can't be read: {error.strerror}.") from error
-
-
-def _in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Yield ``function(item)`` in the order of the items, calling it for several at a time."""
-    with ThreadPoolExecutor(_FILES_IN_FLIGHT) as pool:
-        waiting: deque[Future[R]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) == _FILES_AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
