@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
@@ -35,8 +34,9 @@ SUCCESS = "_SUCCESS"
 
 _PREFIX, _SUFFIX = "part-", ".parquet"
 
-# Parts read ahead: they hide what a distant store takes to answer; a part has some megabytes.
-_READ_AHEAD = 4
+# Parts that are being read or wait: they hide what a distant store takes to answer; a part has some
+# megabytes.
+_READ_AHEAD = 2
 
 
 class DamagedPart(JobError):  # noqa: N818 - named for what happened
@@ -90,12 +90,9 @@ class Dataset:
         """
         return self._read(self._part(number), columns)
 
-    def read_each(
-        self, numbers: Iterable[int], *, columns: Sequence[str] | None = None
-    ) -> Iterator[pa.Table]:
+    def read_each(self, numbers: Iterable[int]) -> Iterator[pa.Table]:
         """Read parts one after another, the next while the reader works: see `read`."""
-        read = partial(self.read, columns=columns)
-        return in_order(read, numbers, threads=_READ_AHEAD, ahead=_READ_AHEAD)
+        return in_order(self.read, numbers, threads=_READ_AHEAD, ahead=_READ_AHEAD)
 
     def tables(self, *, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield every Parquet file of the location, whoever wrote it, in order of the names."""

@@ -39,8 +39,9 @@ class _ReadVectors:
     dimensions: int
 
     def __call__(self, numbers: Sequence[int]) -> Iterator[NDArray[np.float32]]:
-        for table in self.features.read_each(numbers, columns=["features"]):
-            yield matrix(table["features"], dimensions=self.dimensions)
+        for number in numbers:  # none ahead: beside the matrices, a worker's memory is at its peak
+            column = self.features.read(number, columns=["features"])["features"]
+            yield matrix(column, dimensions=self.dimensions)
 
 
 def read_vectors(
