@@ -7,14 +7,16 @@ parts. A task is some consecutive parts, as many as the cluster and the rest of 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from toolkit.images.listing import ImageObject
 
-__all__ = ["PLAN_VERSION", "Part", "plan_parts", "plan_tasks"]
+__all__ = ["PLAN_VERSION", "Part", "grouped", "plan_parts", "plan_tasks"]
+
+T = TypeVar("T")
 
 PLAN_VERSION = 2
 """Raised whenever `plan_parts` cuts otherwise: a run is continued on the same parts only."""
@@ -81,19 +83,15 @@ def plan_parts(
         is larger alone has more.
     """
     largest = min(int(_PART_MULTIPLY_ADDS / multiply_adds), count // _LEAST_PARTS, _MOST_IMAGES)
-    number, left = 0, count
-    size, most = 0, _images_in_part(largest, left)
-    part: list[ImageObject] = []
-    for image in images:
-        if part and (len(part) == most or size + image.size > _PART_BYTES):
-            yield Part(number, tuple(part), attempted)
-            number, left = number + 1, left - len(part)
-            size, most = 0, _images_in_part(largest, left)
-            part = []
-        part.append(image)
-        size += image.size
-    if part:
+    left = count
+
+    def bounds() -> tuple[int, float]:
+        return _images_in_part(largest, left), _PART_BYTES
+
+    groups = grouped(images, size=lambda image: image.size, bounds=bounds)
+    for number, part in enumerate(groups):
         yield Part(number, tuple(part), attempted)
+        left -= len(part)
 
 
 def _images_in_part(largest: int, left: int) -> int:
@@ -120,16 +118,43 @@ def plan_tasks(
         One to four.
     """
     left = count
-    task: list[Part] = []
-    images = most = 0
-    for part in parts:
-        if task and (len(task) == _PARTS_PER_TASK or images + len(part.images) > most):
-            yield tuple(task)
-            left -= images
-            task, images = [], 0
-        if not task:
-            most = left // (_TASKS_PER_SLOT * slots())
-        task.append(part)
-        images += len(part.images)
-    if task:
+
+    def bounds() -> tuple[int, float]:
+        return _PARTS_PER_TASK, left // (_TASKS_PER_SLOT * slots())
+
+    for task in grouped(parts, size=_images_of, bounds=bounds):
         yield tuple(task)
+        left -= sum(map(_images_of, task))
+
+
+def _images_of(part: Part) -> int:
+    return len(part.images)
+
+
+def grouped(
+    items: Iterable[T], *, size: Callable[[T], int], bounds: Callable[[], tuple[int, float]]
+) -> Iterator[list[T]]:
+    """Group consecutive items, as many to a group as its bounds allow, and at least one.
+
+    Parameters
+    ----------
+    items
+        Read one ahead of the groups.
+    size
+        How large an item is.
+    bounds
+        Tells how many items, and what size of them all, a group may have; asked as it begins.
+    """
+    group: list[T] = []
+    total = 0
+    most, largest = 0, 0.0
+    for item in items:
+        if group and (len(group) == most or total + size(item) > largest):
+            yield group
+            group, total = [], 0
+        if not group:
+            most, largest = bounds()
+        group.append(item)
+        total += size(item)
+    if group:
+        yield group

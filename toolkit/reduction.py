@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from toolkit.dataset import Dataset, matrix, vectors_column
 from toolkit.jobs import run_tasks, slots
+from toolkit.parts import grouped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -121,7 +122,7 @@ def project(
     sample
         About how many rows to bring back, some of every file.
     """
-    shares = list(_shares(features.files(), pca, slots=slots(spark)))
+    shares = _shares(features.files(), pca, slots=slots(spark))
     result.clear()
     task = _ProjectParts(
         spark.sparkContext.broadcast(pca), features, result, sampled=-(-sample // len(shares))
@@ -136,18 +137,10 @@ def project(
     return Projection(rows, sampled)
 
 
-def _shares(files: Sequence[PartFile], pca: PCAModel, *, slots: int) -> Iterator[list[int]]:
+def _shares(files: Sequence[PartFile], pca: PCAModel, *, slots: int) -> list[list[int]]:
     """Group consecutive parts of features to what makes one file of the result."""
     kept = len(pca.components) / pca.mean.size
     every_slot = sum(file.size for file in files) / (_RESULTS_PER_SLOT * slots)
     most = min(every_slot, _RESULT_BYTES / kept)
-    share: list[int] = []
-    size = 0
-    for file in files:
-        if share and (len(share) == _PARTS_PER_RESULT or size + file.size > most):
-            yield share
-            share, size = [], 0
-        share.append(file.number)
-        size += file.size
-    if share:
-        yield share
+    groups = grouped(files, size=lambda file: file.size, bounds=lambda: (_PARTS_PER_RESULT, most))
+    return [[file.number for file in group] for group in groups]

@@ -29,13 +29,13 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     settings = [(batch, streams) for batch in BATCHES for streams in sorted({1, cores})]
 
-    def measured(setting: tuple[int, int], seconds: float) -> float:
+    def measured(setting: tuple[int, int]) -> float:
         batch, streams = setting
-        return rate(compiled(arguments, batch, streams, cores), batch, seconds)
+        return rate(compiled(arguments, batch, streams, cores), batch, arguments.seconds)
 
-    first = {each: measured(each, arguments.seconds) for each in settings}
+    first = {each: measured(each) for each in settings}
     finalists = sorted(settings, key=first.__getitem__)[-FINALISTS:]
-    again = [{each: measured(each, arguments.seconds) for each in finalists} for _ in range(AGAIN)]
+    again = [{each: measured(each) for each in finalists} for _ in range(AGAIN)]
     rates = {each: statistics.mean(those[each] for those in again) for each in finalists}
     best = max(finalists, key=rates.__getitem__)
     print(
