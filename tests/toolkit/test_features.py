@@ -182,14 +182,16 @@ def test_task_that_spark_repeats_keeps_the_parts_it_has_written(
 ) -> None:
     class FailsOnce(Dataset):  # in here, so that it travels to the executor
         def write(self, number: int, table: pa.Table, *, metadata=None) -> None:
-            if number == 1 and TaskContext.get().attemptNumber() == 0:
+            # At the second part, which may be either: a part is done with its slowest image.
+            if TaskContext.get().attemptNumber() == 0 and self.files():
                 raise OSError("the store is away for a moment")
             Dataset.write(self, number, table, metadata=metadata)
 
     written = FailsOnce(storage, storage.location("test-features-repeated"))
     task = tuple(two_parts(images))
     (done,) = run_tasks(spark, [task], FeaturizeParts(featurizer, written))
-    assert [(part.featurized, part.reused) for part in done] == [(4, True), (8, False)]
+    assert [part.featurized for part in done] == [4, 8]
+    assert sorted(part.reused for part in done) == [False, True]
     written.clear()
 
 
