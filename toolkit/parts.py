@@ -18,12 +18,12 @@ __all__ = ["PLAN_VERSION", "Part", "grouped", "plan_parts", "plan_tasks"]
 
 T = TypeVar("T")
 
-PLAN_VERSION = 2
+PLAN_VERSION = 3
 """Raised whenever `plan_parts` cuts otherwise: a run is continued on the same parts only."""
 
 # Some seconds of a core's work, so that a file and its requests do not show.
 _PART_MULTIPLY_ADDS = 400e9
-_MOST_IMAGES = 768
+_MOST_IMAGES = 384
 _LEAST_IMAGES = 24
 _LEAST_PARTS = 16
 # Towards the end parts become smaller, so that the last one keeps few cores waiting.

@@ -148,6 +148,10 @@ def _configuration(profile: Profile, *, app: str, log: Path) -> SparkConf:
         # input in small pieces, of which the kernel holds the second back until the first is
         # acknowledged.
         "spark.python.unix.domain.socket.enabled": "true",
+        # What a thread of a Python worker has freed, another can use: Arrow's own allocator keeps
+        # 25 MiB and more a thread, glibc an arena a thread that grows for minutes.
+        "spark.executorEnv.ARROW_DEFAULT_MEMORY_POOL": "system",
+        "spark.executorEnv.MALLOC_ARENA_MAX": "2",
         "spark.pyspark.python": sys.executable,
         "spark.pyspark.driver.python": sys.executable,
     }

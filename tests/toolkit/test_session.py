@@ -99,6 +99,15 @@ def test_what_spark_writes_is_committed_by_the_magic_committer(spark, storage) -
     assert spark.read.parquet(target.uri).count() == 3
 
 
+def test_python_workers_share_what_their_threads_have_freed(spark) -> None:
+    def allocators(_: object) -> tuple[str, str | None]:
+        import pyarrow as pa
+
+        return pa.default_memory_pool().backend_name, os.environ.get("MALLOC_ARENA_MAX")
+
+    assert spark.sparkContext.parallelize([0], 1).map(allocators).collect() == [("system", "2")]
+
+
 def test_missing_jars_are_a_clear_error(profile, tmp_path) -> None:
     empty = profile.model_copy(
         update={"spark": profile.spark.model_copy(update={"jars": tmp_path})}
