@@ -250,10 +250,9 @@ def _model(scatter: _Scatter, components: Components) -> PCAModel:
 
 def _principal_axes(scatter: _Scatter) -> tuple[FloatArray, FloatArray]:
     """Return the variances (d), descending, and the directions (d, d) they belong to, as rows."""
-    dimensions = scatter.mean.size
-    covariance = np.zeros((dimensions, dimensions))
-    covariance[_upper_triangle(dimensions)] = scatter.upper / max(scatter.n_samples - 1, 1)
-    variances, directions = np.linalg.eigh(covariance, UPLO="U")
+    covariance = _unpacked(scatter.upper / max(scatter.n_samples - 1, 1), scatter.mean.size)
+    # LAPACK is a tenth faster on the lower triangle.
+    variances, directions = np.linalg.eigh(covariance.T, UPLO="L")
     # Rounding makes variances of zero slightly negative.
     return np.maximum(variances[::-1], 0.0), directions.T[::-1]
 
@@ -280,9 +279,8 @@ def _with_fixed_signs(directions: FloatArray) -> FloatArray:
     result of a run, would be chance. The rule is that of `sklearn.utils.extmath.svd_flip` with
     ``u_based_decision=False``.
     """
-    largest = np.abs(directions).argmax(axis=1)
-    signs: FloatArray = np.sign(directions[np.arange(len(directions)), largest])
-    return directions * signs[:, np.newaxis]
+    negative = -directions.min(axis=1) > directions.max(axis=1)
+    return directions * np.where(negative, -1.0, 1.0)[:, np.newaxis]
 
 
 # --- the scatter of everything, by a tree of tasks ---
@@ -407,8 +405,8 @@ class _Accumulator:
         """Return the scatter of all vectors taken up."""
         if self._filled:
             self._absorb()
-        upper = self._scatter[_upper_triangle(self._origin.size)]
-        return _Scatter(n_samples=self._n_samples, mean=self._origin + self._mean, upper=upper)
+        mean = self._origin + self._mean
+        return _Scatter(n_samples=self._n_samples, mean=mean, upper=_packed(self._scatter))
 
     def _absorb(self) -> None:
         """Merge the block into the sums (Chan et al., 1983, equation 2.1, for a matrix).
@@ -442,7 +440,7 @@ def _merge(a: _Scatter, b: _Scatter) -> _Scatter:
     return _Scatter(
         n_samples=total,
         mean=a.mean + difference * (b.n_samples / total),
-        upper=a.upper + b.upper + between[_upper_triangle(difference.size)],
+        upper=a.upper + b.upper + _packed(between),
     )
 
 
@@ -452,6 +450,17 @@ def _check_dimensions(a: NDArray[np.floating], b: NDArray[np.floating]) -> None:
         raise _UnusableFeaturesError(f"its vectors have different lengths, {shorter} and {longer}")
 
 
-def _upper_triangle(dimensions: int) -> NDArray[np.bool_]:
-    """Return the mask of shape (d, d) that picks the upper triangle row by row."""
-    return np.triu(np.ones((dimensions, dimensions), dtype=np.bool_))
+def _packed(matrix: FloatArray) -> FloatArray:
+    """Return the upper triangle of a matrix of shape (d, d), row by row."""
+    return np.concatenate([row[number:] for number, row in enumerate(matrix)])
+
+
+def _unpacked(upper: FloatArray, dimensions: int) -> FloatArray:
+    """Return the matrix of shape (d, d) with this upper triangle, and zeros below."""
+    matrix = np.zeros((dimensions, dimensions))
+    start = 0
+    for number, row in enumerate(matrix):
+        end = start + dimensions - number
+        row[number:] = upper[start:end]
+        start = end
+    return matrix
