@@ -102,7 +102,7 @@ def targets(results: Results) -> list[Target]:
         ),
         *_fixed_cost_targets(results),
         Target(
-            what="peak memory of a worker, the long run against the short one",
+            what="peak memory of a worker, ten times the images against the fewest",
             measured=worker_memory.growth(results),
             at_most=1.1,
             unit="x",

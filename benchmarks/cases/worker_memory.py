@@ -23,9 +23,12 @@ _PARTS = 10
 
 
 def growth(results: Results) -> Series:
-    """Return the peak memory of a worker in the long run over that in the short one."""
+    """Return the peak memory of a worker on ten times as many images, over that on the fewest."""
     peaks = results.by_size(_NAME, _SUBJECT, "worker_peak_mib")
-    return ratio(peaks[max(peaks)], peaks[min(peaks)]) if len(peaks) > 1 else {}
+    if len(peaks) < 2:
+        return {}
+    few = min(peaks)
+    return ratio(peaks[max(size for size in peaks if size <= 10 * few)], peaks[few])
 
 
 def _steps(bench: Bench) -> list[Step]:
