@@ -149,12 +149,13 @@ def grouped(
     total = 0
     most, largest = 0, 0.0
     for item in items:
-        if group and (len(group) == most or total + size(item) > largest):
+        item_size = size(item)
+        if group and (len(group) == most or total + item_size > largest):
             yield group
             group, total = [], 0
         if not group:
             most, largest = bounds()
         group.append(item)
-        total += size(item)
+        total += item_size
     if group:
         yield group
