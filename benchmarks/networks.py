@@ -102,7 +102,7 @@ def _main() -> None:
 
 def _write_resnet50_weights(file: Path) -> None:
     from toolkit.models import model_spec, resolve_weights
-    from toolkit.models.graph import build_featurizer
+    from toolkit.models.graph import build_network
     from toolkit.models.tensorflow_import import import_tensorflow
 
     import_tensorflow(keras_home=cache_folder() / "keras")
@@ -110,7 +110,7 @@ def _write_resnet50_weights(file: Path) -> None:
 
     spec = model_spec("ResNet50")
     weights = resolve_weights(spec, "random:0", cache=cache_folder())
-    featurizer, _ = build_featurizer(spec, weights)
+    featurizer, _ = build_network(spec, weights)
     backbone = next(layer for layer in featurizer.layers if isinstance(layer, keras.Model))
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_name(f"unfinished-{file.name}")

@@ -24,6 +24,7 @@ from pyspark import TaskContext
 from toolkit.ahead import Limits, as_completed
 from toolkit.dataset import DamagedPart, Dataset, vectors_column
 from toolkit.images.decode import UnreadableImage, decode_image
+from toolkit.inference import infer
 from toolkit.models import fetch_prepared, load_engine
 from toolkit.storage import Location, ObjectNotFound, Storage
 
@@ -124,7 +125,8 @@ class Featurizer:
             limits=_FETCHING,
         )
         with closing(loaded):
-            for place, result in _infer(engine, loaded):
+            pixels = ((each.place, _pixels(each, engine.input_size)) for each in loaded)
+            for place, result in infer(engine.compute, pixels, batch_size=engine.batch_size):
                 featurized = begun[place.part.number]
                 featurized.take(place.row, result)
                 if featurized.complete:
@@ -282,30 +284,13 @@ class _Loader:
             return _Loaded(place, reason=exc.reason)
 
 
-def _infer(
-    engine: Engine, loaded: Iterable[_Loaded]
-) -> Iterator[tuple[_Place, NDArray[np.float32] | str]]:
-    """Run the network on batches of what was loaded; yield each image's vector, or why not."""
-    batch = np.empty((engine.batch_size, *engine.input_size, 3), np.uint8)
-    places: list[_Place] = []
-    for item in loaded:
-        try:
-            batch[len(places)] = _pixels(item, engine.input_size)
-        except UnreadableImage as exc:
-            yield item.place, exc.reason
-            continue
-        places.append(item.place)
-        if len(places) == len(batch):
-            yield from zip(places, engine.featurize(batch), strict=True)
-            places.clear()
-    if places:
-        yield from zip(places, engine.featurize(batch[: len(places)]), strict=True)
-
-
-def _pixels(item: _Loaded, size: tuple[int, int]) -> NDArray[np.uint8]:
+def _pixels(item: _Loaded, size: tuple[int, int]) -> NDArray[np.uint8] | str:
     if item.reason is not None:
-        raise UnreadableImage(item.reason)
-    return decode_image(item.file, size=size) if item.pixels is None else item.pixels
+        return item.reason
+    try:
+        return decode_image(item.file, size=size) if item.pixels is None else item.pixels
+    except UnreadableImage as exc:
+        return exc.reason
 
 
 @lru_cache(maxsize=1)

@@ -83,7 +83,7 @@ def ours_pixels(location):
     class NoNetwork:
         batch_size, input_size, dimensions = 8, (224, 224), 1
 
-        def featurize(self, batch):
+        def compute(self, batch):
             return np.zeros((len(batch), 1), np.float32)
 
     features._engine = lambda _: NoNetwork()  # noqa: SLF001 - all of the reader but the network

@@ -112,7 +112,7 @@ def test_real_features_separate_the_classes(tmp_path):
         files = [path for path in IMAGES if path.parts[-3] == split]
         images = [Image.open(path).resize((224, 224), Image.Resampling.BILINEAR) for path in files]
         batch = np.stack([np.asarray(image) for image in images])
-        return engine.featurize(batch), [path.parent.name for path in files]
+        return engine.compute(batch), [path.parent.name for path in files]
 
     classifier = LogisticRegression(max_iter=1000).fit(*features("Training"))
     assert classifier.score(*features("Test")) >= 0.95

@@ -96,7 +96,7 @@ def test_every_image_is_a_vector_or_has_a_reason(
     vectors = matrix(table["features"], dimensions=1280)
     engine = load_engine(featurizer.model, threads=1)
     pixels = [decode_image(contents[f"good {i}.png"], size=engine.input_size) for i in range(40)]
-    np.testing.assert_allclose(vectors, engine.featurize(np.stack(pixels)), atol=1e-4)
+    np.testing.assert_allclose(vectors, engine.compute(np.stack(pixels)), atol=1e-4)
     assert vectors.std(axis=0).max() > 0.1  # different images, different vectors
 
 
@@ -152,7 +152,7 @@ def test_parts_of_a_task_are_each_a_file_and_told_in_their_order(
             files = [contents[image.origin.rpartition("/")[2]] for image in readable]
             pixels = [decode_image(file, size=engine.input_size) for file in files]
             vectors = matrix(table["features"], dimensions=engine.dimensions)
-            np.testing.assert_array_equal(vectors, engine.featurize(np.stack(pixels)))
+            np.testing.assert_array_equal(vectors, engine.compute(np.stack(pixels)))
 
 
 def test_part_with_a_slow_image_comes_after_the_next_with_its_own_vectors(

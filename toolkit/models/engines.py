@@ -44,14 +44,14 @@ class Engine(Protocol):
 
     @property
     def dimensions(self) -> int:
-        """Length of a feature vector."""
+        """Length of what it gives for an image."""
 
     @property
     def precision(self) -> str:
         """What it computes in: ``f32``, ``bf16`` or ``int8``."""
 
-    def featurize(self, batch: np.ndarray) -> np.ndarray:
-        """Turn images into features.
+    def compute(self, batch: np.ndarray) -> np.ndarray:
+        """Turn images into features, or into probabilities of classes.
 
         Parameters
         ----------
@@ -65,7 +65,7 @@ class Engine(Protocol):
         """
 
 
-def load_engine(prepared: PreparedModel, *, threads: int) -> Engine:
+def load_engine(prepared: PreparedModel, *, threads: int, batch_size: int | None = None) -> Engine:
     """Load a prepared network.
 
     Parameters
@@ -75,6 +75,8 @@ def load_engine(prepared: PreparedModel, *, threads: int) -> Engine:
     threads
         Processor threads that it may use, 1 or more. TensorFlow heeds those of its first network
         in a process.
+    batch_size
+        Number of images to compute at once, 1 or more; None for the one measured to be fast.
 
     Raises
     ------
@@ -89,7 +91,7 @@ def load_engine(prepared: PreparedModel, *, threads: int) -> Engine:
             remedy=f"Delete {folder} and run again: it is made anew.",
         )
     load = _load_openvino if prepared.engine == "openvino" else _load_tensorflow
-    return load(prepared, threads=threads)
+    return load(prepared, threads=threads, batch_size=batch_size)
 
 
 class _Engine:
@@ -111,20 +113,20 @@ class _Engine:
         self.input_size = prepared.input_size
         self.dimensions = prepared.dimensions
         self.precision = precision
-        self._compute = compute
+        self._compute_full = compute
 
-    def featurize(self, batch: np.ndarray) -> np.ndarray:
+    def compute(self, batch: np.ndarray) -> np.ndarray:
         if batch.dtype != np.uint8 or batch.shape[1:] != (*self.input_size, 3):
             raise ValueError(
                 f"images must be uint8 [N, {self.input_size[0]}, {self.input_size[1]}, 3], "
                 f"not {batch.dtype} {list(batch.shape)}"
             )
-        features = np.empty((len(batch), self.dimensions), np.float32)
+        results = np.empty((len(batch), self.dimensions), np.float32)
         for start in range(0, len(batch), self.batch_size):
             images = batch[start : start + self.batch_size]
             full = images if len(images) == self.batch_size else self._fill(images)
-            features[start : start + len(images)] = self._compute(full)[: len(images)]
-        return features
+            results[start : start + len(images)] = self._compute_full(full)[: len(images)]
+        return results
 
     def _fill(self, images: np.ndarray) -> np.ndarray:
         full = np.zeros((self.batch_size, *self.input_size, 3), np.uint8)
@@ -136,17 +138,15 @@ def executed_precision(prepared: PreparedModel) -> str:
     """Return what this machine computes the network in: ``f32``, ``bf16`` or ``int8``."""
     if prepared.engine == "tensorflow":
         return "f32"
-    core = import_openvino().Core()
-    return _choose_precision(prepared, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return _openvino_precision(prepared, import_openvino().Core())
 
 
-def _load_openvino(prepared: PreparedModel, *, threads: int) -> Engine:
+def _load_openvino(prepared: PreparedModel, *, threads: int, batch_size: int | None) -> Engine:
     openvino = import_openvino()
     core = openvino.Core()
-    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    precision = _choose_precision(prepared, capabilities)
+    precision = _openvino_precision(prepared, core)
     network = core.read_model(Path(prepared.folder) / "model.xml")
-    batch_size = _choose_batch_size(prepared)
+    batch_size = batch_size or _choose_batch_size(prepared)
     network.reshape([batch_size, *prepared.input_size, 3])
     compiled = core.compile_model(
         network,
@@ -189,7 +189,26 @@ def _choose_precision(prepared: PreparedModel, capabilities: list[str]) -> str:
     return model_spec(prepared.name).fast_precision if "BF16" in capabilities else "f32"
 
 
-def _load_tensorflow(prepared: PreparedModel, *, threads: int) -> Engine:
+def _openvino_precision(prepared: PreparedModel, core: Any) -> str:
+    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    precision = _choose_precision(prepared, capabilities)
+    return "f32" if precision == "bf16" and not _computes_bf16(core) else precision
+
+
+def _computes_bf16(core: Any) -> bool:
+    """Ask whether the processor computes in bf16, be it emulated: without AVX-512 it does not.
+
+    OpenVINO silently falls back to f32 there, which a compiled network tells: here one of one
+    operation.
+    """
+    openvino = import_openvino()
+    number = openvino.opset13.parameter([1], openvino.Type.f32)
+    network = openvino.Model([openvino.opset13.relu(number)], [number])
+    compiled = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": openvino.Type.bf16})
+    return bool(compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.bf16)
+
+
+def _load_tensorflow(prepared: PreparedModel, *, threads: int, batch_size: int | None) -> Engine:
     folder = Path(prepared.folder)
     tensorflow = import_tensorflow(keras_home=folder.parents[1] / "keras")
     _set_threads(tensorflow, threads)
@@ -197,7 +216,8 @@ def _load_tensorflow(prepared: PreparedModel, *, threads: int) -> Engine:
     import keras
 
     model = keras.saving.load_model(folder / "model.keras", compile=False)
-    shape = [_TENSORFLOW_BATCH, *prepared.input_size, 3]
+    batch_size = batch_size or _TENSORFLOW_BATCH
+    shape = [batch_size, *prepared.input_size, 3]
     pixels = tensorflow.TensorSpec(shape, tensorflow.uint8)
     inference = tensorflow.function(
         lambda pixels: model(pixels, training=False), input_signature=[pixels]
@@ -209,7 +229,7 @@ def _load_tensorflow(prepared: PreparedModel, *, threads: int) -> Engine:
     return _Engine(
         prepared,
         precision=executed_precision(prepared),
-        batch_size=_TENSORFLOW_BATCH,
+        batch_size=batch_size,
         compute=compute,
     )
 

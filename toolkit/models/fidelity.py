@@ -71,7 +71,7 @@ def measure_fidelity(
         When files of a network are missing here.
     """
     features, exact = (
-        load_engine(model, threads=threads).featurize(images(model.input_size))
+        load_engine(model, threads=threads).compute(images(model.input_size))
         for model in (prepared, reference)
     )
     if features.shape != exact.shape or len(features) < 2:  # noqa: PLR2004 - one has no deviation

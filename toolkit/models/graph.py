@@ -12,15 +12,15 @@ import numpy as np
 
 from toolkit.errors import RequestError
 from toolkit.models.efficientnet_lite import build_efficientnet_lite0, load_state_dict
-from toolkit.models.zoo import DEFAULT_MODEL
+from toolkit.models.zoo import CLASSES, DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from toolkit.models.weights import ResolvedWeights
-    from toolkit.models.zoo import ModelSpec
+    from toolkit.models.zoo import Head, ModelSpec
 
-__all__ = ["GRAPH_VERSION", "build_featurizer", "count_multiply_adds"]
+__all__ = ["GRAPH_VERSION", "build_network", "count_multiply_adds"]
 
 GRAPH_VERSION = 1
 """Raised whenever this package builds another graph from the same weights."""
@@ -28,8 +28,12 @@ GRAPH_VERSION = 1
 _CALIBRATION_IMAGES = 8
 
 
-def build_featurizer(
-    spec: ModelSpec, weights: ResolvedWeights, *, input_size: tuple[int, int] | None = None
+def build_network(
+    spec: ModelSpec,
+    weights: ResolvedWeights,
+    *,
+    input_size: tuple[int, int] | None = None,
+    head: Head = "pooled",
 ) -> tuple[Any, str]:
     """Build a network; TensorFlow must have been imported by `import_tensorflow`.
 
@@ -38,15 +42,18 @@ def build_featurizer(
     spec
         The network.
     weights
-        Its weights; random ones are the same tensors at every size.
+        Its weights; random ones are the same tensors at every size and under every head.
     input_size
         Height and width in pixels; None for the native size.
+    head
+        What the network ends in.
 
     Returns
     -------
     model : keras.Model
-        ``[N, height, width, 3]`` uint8 RGB to ``[N, dimensions]`` float32. Preprocessing is in the
-        graph, so that no engine can get it wrong.
+        ``[N, height, width, 3]`` uint8 RGB to float32, ``[N, dimensions]`` (pooled), ``[N, rows *
+        columns * dimensions]`` (flat) or ``[N, 1000]`` (classes). Preprocessing is in the graph, so
+        that no engine can get it wrong.
     sha256 : str
         Of the weights file's content; for random weights, of the tensors drawn.
 
@@ -58,27 +65,29 @@ def build_featurizer(
     import keras
 
     size = input_size or spec.input_size
-    backbone = _build_backbone(spec, size)
+    backbone = _build_backbone(spec, size, head)
     if weights.seed is not None:
         # At another size the moving statistics would be others: all sizes get those of the native.
-        native = backbone if size == spec.input_size else _build_backbone(spec, spec.input_size)
+        native = (
+            backbone if size == spec.input_size else _build_backbone(spec, spec.input_size, head)
+        )
         sha256 = _draw_weights(spec, native, seed=weights.seed)
         if native is not backbone:
             backbone.set_weights(native.get_weights())
     else:
         sha256 = str(weights.sha256)
-        _load_weights(spec, backbone, weights)
+        _load_weights(spec, backbone, weights, head=head)
     pixels = keras.Input((*size, 3), dtype="uint8", name="pixels")
     return keras.Model(pixels, backbone(_preprocess(spec, pixels)), name=spec.name), sha256
 
 
 def count_multiply_adds(model: Any) -> int:
-    """Count the multiply-adds of the convolutions for one image; all else is little beside them.
+    """Count the multiply-adds of all kernels for one image; the rest is little beside them.
 
     Parameters
     ----------
     model : keras.Model
-        From `build_featurizer`.
+        From `build_network`.
     """
     import keras
 
@@ -89,19 +98,26 @@ def count_multiply_adds(model: Any) -> int:
             continue
         kernels = [weight for weight in layer.weights if "kernel" in weight.name]
         if kernels:
-            _, height, width, _ = layer.output.shape
-            # A kernel is applied once for each pixel that comes out.
-            count += height * width * sum(prod(kernel.shape) for kernel in kernels)
+            # A kernel is applied once for each pixel that comes out, of which a vector is one.
+            pixels = prod(layer.output.shape[1:-1])
+            count += pixels * sum(prod(kernel.shape) for kernel in kernels)
     return count
 
 
-def _build_backbone(spec: ModelSpec, input_size: tuple[int, int]) -> Any:
+def _build_backbone(spec: ModelSpec, input_size: tuple[int, int], head: Head) -> Any:
     import keras
 
     if spec.name == DEFAULT_MODEL:
-        return build_efficientnet_lite0(input_size)
+        return build_efficientnet_lite0(input_size, head=head)
     network = getattr(keras.applications, spec.name)
-    return network(include_top=False, weights=None, pooling="avg", input_shape=(*input_size, 3))
+    shape = (*input_size, 3)
+    if head == "classes":
+        return network(weights=None, classes=CLASSES, input_shape=shape)
+    pooling = "avg" if head == "pooled" else None
+    backbone = network(include_top=False, weights=None, pooling=pooling, input_shape=shape)
+    if head == "pooled":
+        return backbone
+    return keras.Model(backbone.input, keras.layers.Flatten()(backbone.output))
 
 
 def _preprocess(spec: ModelSpec, pixels: Any) -> Any:
@@ -113,7 +129,7 @@ def _preprocess(spec: ModelSpec, pixels: Any) -> Any:
     return keras.layers.Rescaling(how.scale, list(how.offset))(pixels)
 
 
-def _load_weights(spec: ModelSpec, backbone: Any, weights: ResolvedWeights) -> None:
+def _load_weights(spec: ModelSpec, backbone: Any, weights: ResolvedWeights, *, head: Head) -> None:
     path = weights.path
     try:
         if str(path).endswith(".pth") and spec.name == DEFAULT_MODEL:
@@ -123,8 +139,8 @@ def _load_weights(spec: ModelSpec, backbone: Any, weights: ResolvedWeights) -> N
     except _UNFIT as exc:
         raise RequestError(
             f"{weights.source} holds no weights for {spec.name}: {exc}",
-            remedy=f"--weights PATH takes what Keras saves of {spec.name} with include_top=False "
-            "(.weights.h5, .h5 or .keras).",
+            remedy=f"Weights from a file are what Keras saves of {spec.name} with "
+            f"include_top={head == 'classes'} (.weights.h5, .h5 or .keras).",
         ) from exc
 
 

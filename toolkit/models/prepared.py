@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from toolkit.models.bucket import ModelBucket
     from toolkit.models.quantization import Calibration
     from toolkit.models.weights import ResolvedWeights
-    from toolkit.models.zoo import ModelSpec
+    from toolkit.models.zoo import Head, ModelSpec
 
 __all__ = ["EngineName", "Precision", "PreparedModel", "check_setting", "fetch_prepared", "prepare"]
 
@@ -61,10 +61,12 @@ class PreparedModel:
         bears it, else f32. ``int8`` is in the files, the others are made of the same ones.
     input_size
         Height and width in pixels.
+    head
+        What it ends in.
     dimensions
-        Length of the feature vector.
+        Length of what it gives for one image: a feature vector, or probabilities.
     multiply_adds
-        Arithmetic for one image at this input size: multiply-adds of all convolutions.
+        Arithmetic for one image at this input size: multiply-adds of all kernels.
     weights_sha256
         Of the weights file, or of the random tensors.
     weights_source
@@ -80,6 +82,7 @@ class PreparedModel:
     engine: EngineName
     precision: Precision
     input_size: tuple[int, int]
+    head: Head
     dimensions: int
     multiply_adds: int
     weights_sha256: str
@@ -94,6 +97,7 @@ def prepare(  # noqa: PLR0913 - all that decides on the files
     engine: EngineName = "openvino",
     precision: Precision = "auto",
     input_size: int | tuple[int, int] | None = None,
+    head: Head = "pooled",
     calibration: Calibration | None = None,
     cache: Path,
     bucket: ModelBucket | None = None,
@@ -116,6 +120,8 @@ def prepare(  # noqa: PLR0913 - all that decides on the files
         Precision that inference is to use.
     input_size
         Sides of the images in pixels, one for both or height and width; None for the native size.
+    head
+        What the network is to end in.
     calibration
         Images like those that are to come; needed for int8, of no effect otherwise.
     cache
@@ -135,7 +141,8 @@ def prepare(  # noqa: PLR0913 - all that decides on the files
         spec=spec,
         weights=weights,
         engine=engine,
-        input_size=spec.resolve_size(input_size),
+        input_size=spec.resolve_size(input_size, head=head),
+        head=head,
         calibration=_calibration(calibration) if precision == "int8" else None,
     )
     key = network.key()
@@ -154,7 +161,8 @@ def prepare(  # noqa: PLR0913 - all that decides on the files
         engine=engine,
         precision=precision,
         input_size=network.input_size,
-        dimensions=spec.dimensions,
+        head=head,
+        dimensions=record["dimensions"],
         multiply_adds=record["multiply_adds"],
         weights_sha256=record["weights_sha256"],
         weights_source=weights.source,
@@ -197,18 +205,22 @@ class _Network:
     weights: ResolvedWeights
     engine: EngineName
     input_size: tuple[int, int]
+    head: Head
     calibration: Calibration | None
 
     def key(self) -> str:
         parts = [
             GRAPH_VERSION,
-            asdict(self.spec),
+            self.spec.name,
             self.weights.identity,
             self.engine,
             self.input_size,
+            self.head,
             {name: version(name) for name in ("keras", "openvino")},
         ]
         labels = [self.spec.name.lower(), self.engine, "x".join(map(str, self.input_size))]
+        if self.head != "pooled":
+            labels.append(self.head)
         if self.calibration is not None:
             parts += [QUANTIZATION_VERSION, nncf_version(), self.calibration.identity]
             labels.append("int8")
@@ -220,7 +232,7 @@ class _Network:
         return {
             "name": self.spec.name,
             "input_size": self.input_size,
-            "dimensions": self.spec.dimensions,
+            "head": self.head,
             "int8": self.calibration is not None,
             "random_weights": self.weights.is_random,
         }
@@ -238,19 +250,27 @@ def _calibration(calibration: Calibration | None) -> Calibration:
 def _convert(
     network: _Network, folder: Path, *, cache: Path, bucket: ModelBucket | None
 ) -> Converted:
-    spec, weights, size = network.spec, network.weights, network.input_size
+    spec, weights = network.spec, network.weights
+    size, head = network.input_size, network.head
     if network.calibration is None:
         return convert(
             spec,
             weights,
             engine=network.engine,
             input_size=size,
+            head=head,
             folder=folder,
             keras_home=cache / "keras",
         )
-    exact = prepare(spec, weights, precision="f32", input_size=size, cache=cache, bucket=bucket)
+    exact = prepare(
+        spec, weights, precision="f32", input_size=size, head=head, cache=cache, bucket=bucket
+    )
     convert_to_int8(Path(exact.folder), network.calibration, input_size=size, folder=folder)
-    return Converted(weights_sha256=exact.weights_sha256, multiply_adds=exact.multiply_adds)
+    return Converted(
+        weights_sha256=exact.weights_sha256,
+        dimensions=exact.dimensions,
+        multiply_adds=exact.multiply_adds,
+    )
 
 
 def check_setting(engine: str, precision: str) -> None:

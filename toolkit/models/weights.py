@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from toolkit.models.bucket import ModelBucket
-    from toolkit.models.zoo import ModelSpec, WeightsFile
+    from toolkit.models.zoo import Head, ModelSpec, WeightsFile
 
 __all__ = ["KERAS_WEIGHTS_URL", "ResolvedWeights", "resolve_weights"]
 
@@ -59,10 +59,11 @@ class ResolvedWeights:
         return f"random:{self.seed}" if self.is_random else f"sha256:{self.sha256}"
 
 
-def resolve_weights(
+def resolve_weights(  # noqa: PLR0913 - what decides on the file, and where it may be
     spec: ModelSpec,
     weights: str,
     *,
+    head: Head = "pooled",
     cache: Path,
     bucket: ModelBucket | None = None,
     timeout: tuple[float, float] = _TIMEOUT,
@@ -76,6 +77,8 @@ def resolve_weights(
     weights
         ``imagenet`` (its Python package, the cache folder, ``models/`` in the bucket, Keras'
         download, in this order), a path, a URI ``s3://…`` or ``s3a://…``, or ``random:SEED``.
+    head
+        What the network is to end in: a classifier needs another file.
     cache
         The user's cache folder; files land in ``weights/`` below it.
     bucket
@@ -89,7 +92,9 @@ def resolve_weights(
         When `weights` is none of these, or nothing that it names can be reached.
     """
     if weights == "imagenet":
-        return _resolve_imagenet(spec, cache=cache / "weights", bucket=bucket, timeout=timeout)
+        return _resolve_imagenet(
+            spec, head=head, cache=cache / "weights", bucket=bucket, timeout=timeout
+        )
     if weights.startswith("random:"):
         return _resolve_random(weights)
     if weights.startswith(("s3://", "s3a://")):
@@ -129,9 +134,14 @@ def _resolve_uri(uri: str, *, cache: Path, bucket: ModelBucket | None) -> Resolv
 
 
 def _resolve_imagenet(
-    spec: ModelSpec, *, cache: Path, bucket: ModelBucket | None, timeout: tuple[float, float]
+    spec: ModelSpec,
+    *,
+    head: Head,
+    cache: Path,
+    bucket: ModelBucket | None,
+    timeout: tuple[float, float],
 ) -> ResolvedWeights:
-    file = spec.weights
+    file = spec.weights_for(head)
     cached = cache / file.name
     searches: list[Callable[[], ResolvedWeights]] = []
     if file.package is not None:
@@ -150,7 +160,7 @@ def _resolve_imagenet(
     tried = "\n".join(failures)
     raise RequestError(
         f"The ImageNet weights of {spec.name} are nowhere to be found:\n{tried}",
-        remedy=_ways_out(spec, cached, bucket=bucket),
+        remedy=_ways_out(file, cached, bucket=bucket),
     )
 
 
@@ -233,8 +243,7 @@ def _digest(path: Path, algorithm: str) -> str:
         return hashlib.file_digest(content, lambda: new).hexdigest()
 
 
-def _ways_out(spec: ModelSpec, cached: Path, *, bucket: ModelBucket | None) -> str:
-    file = spec.weights
+def _ways_out(file: WeightsFile, cached: Path, *, bucket: ModelBucket | None) -> str:
     ways = [f"put {file.name} into {cached.parent}"]
     if bucket is not None:
         ways.append(f"upload it to s3a://{bucket.name}/models/{file.name}")

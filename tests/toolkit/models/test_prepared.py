@@ -87,8 +87,8 @@ def test_a_machine_with_an_empty_cache_takes_the_network_from_the_bucket(default
     assert left_in(tmp_path) == [default.key]
     pixels = np.full((1, 224, 224, 3), 9, np.uint8)
     np.testing.assert_array_equal(
-        load_engine(found, threads=1).featurize(pixels),
-        load_engine(default, threads=1).featurize(pixels),
+        load_engine(found, threads=1).compute(pixels),
+        load_engine(default, threads=1).compute(pixels),
     )
 
 

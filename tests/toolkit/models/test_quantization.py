@@ -94,8 +94,7 @@ def test_int8_stays_near_to_f32_and_tells_the_sample_images_apart_as_well(pair):
     for model in (pair.f32, pair.int8):
         engine = load_engine(model, threads=2)
         features[engine.precision] = [
-            engine.featurize(decoded(files(part), engine.input_size))
-            for part in ("Training", "Test")
+            engine.compute(decoded(files(part), engine.input_size)) for part in ("Training", "Test")
         ]
     training, test = [[path.parent.name for path in files(part)] for part in ("Training", "Test")]
     near = cosines(np.concatenate(features["int8"]), np.concatenate(features["f32"]))
@@ -127,7 +126,7 @@ import pickle, sys
 import numpy as np
 from toolkit.models import load_engine
 model, images = pickle.load(sys.stdin.buffer)
-np.save(sys.stdout.buffer, load_engine(model, threads=2).featurize(images))
+np.save(sys.stdout.buffer, load_engine(model, threads=2).compute(images))
 """
 
 
