@@ -120,17 +120,16 @@ def _write_resnet50_weights(file: Path) -> None:
 
 def _convert(network: Network, images: str) -> Converted:
     from toolkit.cli.place import storage_of
+    from toolkit.extraction import NetworkRequest, find_weights, prepare_network
     from toolkit.images.listing import list_images
-    from toolkit.models import executed_precision, model_spec
-    from toolkit.pipeline import RunRequest, _prepare, _resolve
+    from toolkit.models import executed_precision
     from toolkit.storage import Location
 
     storage = storage_of("local")
-    request = RunRequest(images=images, **asdict(network))
+    request = NetworkRequest(**asdict(network))
     listing = list_images(storage, Location.parse(images))
-    spec = model_spec(network.model)
-    weights = _resolve(spec, request, storage)
-    model, _ = _prepare(spec, weights, request, listing=listing, storage=storage)
+    weights = find_weights(request, storage)
+    model, _ = prepare_network(request, weights, listing=listing, storage=storage)
     return Converted(str(Path(model.folder) / "model.xml"), executed_precision(model))
 
 
