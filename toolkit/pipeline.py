@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import io
 import json
-import platform
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -31,9 +29,20 @@ from toolkit.parts import PLAN_VERSION
 from toolkit.pca import PCAModel, fit_pca
 from toolkit.progress import Progress, Silent
 from toolkit.reduction import project, read_vectors
-from toolkit.runs import RUNS, Counts, Owner, RunFolder, RunRecord, all_runs, new_run_id, now
+from toolkit.runs import (
+    RUNS,
+    Counts,
+    Owner,
+    RunFolder,
+    RunRecord,
+    all_runs,
+    new_run_id,
+    now,
+    versions,
+)
 from toolkit.session import spark_errors
 from toolkit.storage import Location, Storage
+from toolkit.trainings import TRAININGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -173,7 +182,7 @@ def _check_output(output: Location, listing: ImageListing, storage: Storage) -> 
         It is a whole bucket, touches the toolkit's own folders or the images, or holds objects
         that are no result.
     """
-    own = [storage.location(name) for name in ("images", "models", RUNS)]
+    own = [storage.location(name) for name in ("images", "models", RUNS, TRAININGS)]
     if not output.key or any(output.overlaps(other) for other in [*own, listing.location]):
         raise RequestError(
             f"{output.uri} can't take the result: what is there would be deleted.",
@@ -217,7 +226,7 @@ def _open_run(
         skipped=listing.skipped,
         labels=listing.labels,
         dimensions=model.dimensions,
-        versions=_versions(),
+        versions=versions(),
         uris={
             name: folder.file(file).uri
             for name, file in {
@@ -261,10 +270,3 @@ def _npz(pca: PCAModel) -> bytes:
     file = io.BytesIO()
     pca.save(file)
     return file.getvalue()
-
-
-def _versions() -> dict[str, str]:
-    packages = ("fruits-toolkit", "pyspark", "openvino", "keras", "obstore", "pillow", "numpy")
-    return {"python": platform.python_version()} | {
-        name: importlib.metadata.version(name) for name in packages
-    }

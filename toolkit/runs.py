@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
+import platform
 import secrets
 import socket
 from contextlib import suppress
@@ -28,9 +30,11 @@ __all__ = [
     "find_run",
     "new_run_id",
     "now",
+    "versions",
 ]
 
 RUNS = "runs"
+"""Folder of the runs in a bucket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +204,14 @@ def new_run_id() -> str:
 def now() -> str:
     """Return the time as ISO 8601 in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what decides on results."""
+    packages = ("fruits-toolkit", "pyspark", "openvino", "keras", "obstore", "pillow", "numpy")
+    return {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in packages
+    }
 
 
 def all_runs(storage: Storage) -> Iterator[RunRecord]:

@@ -7,6 +7,7 @@ here, and neither looks at AWS variables of the environment unless the profile i
 from __future__ import annotations
 
 import os
+import re
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,10 +17,11 @@ from urllib.parse import urlsplit
 from toolkit.errors import JobError, RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from datetime import datetime
     from pathlib import Path
 
+    from obstore import ObjectMeta
     from obstore.store import ClientConfig, S3Store
 
     from toolkit.profiles import S3Settings
@@ -36,6 +38,12 @@ _SINGLE_PUT_BYTES = 64 * 1024 * 1024
 _ENVIRONMENT = threading.RLock()
 # Found without the lock, which is held for seconds while Spark starts. A process has a few.
 _OPEN_STORES: dict[tuple[Storage, str], S3Store] = {}
+# The profile's bucket among Hadoop's settings: ours, for `Storage.from_hadoop_configuration`.
+_BUCKET = "toolkit.bucket"
+# What S3A takes for Amazon S3, and where the buckets are that it has no region for.
+_AWS_HOST = "s3.amazonaws.com"
+_AWS_ENDPOINT = re.compile(r"https?://s3([.-](?P<region>[a-z]+-[a-z-]+-\d))?\.amazonaws\.com/?")
+_AWS_REGION = "us-east-1"
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -100,6 +108,51 @@ class Storage:
 
     settings: S3Settings
 
+    @classmethod
+    def from_hadoop_configuration(cls, get: Callable[[str], str | None]) -> Storage:
+        """Return the store that a session's Spark reads: the inverse of `hadoop_configuration`.
+
+        Amazon S3 is reached with the standard AWS credential chain; but if the settings hold a key
+        pair, with that, as any other server. Of a session that the toolkit has not configured the
+        bucket is not known: `name` is the default one, and only whole URIs lead to objects.
+
+        Parameters
+        ----------
+        get
+            Returns the setting of a name, or None: ``get`` of a Hadoop ``Configuration``.
+
+        Raises
+        ------
+        RequestError
+            The settings hold a session token, which can't be passed on.
+        """
+        from toolkit.profiles import S3Settings
+
+        if get("fs.s3a.session.token"):
+            raise RequestError(
+                "The session reads S3 with temporary credentials: fs.s3a.session.token is set.",
+                remedy="Leave them to the standard AWS credential chain: set AWS_ACCESS_KEY_ID, "
+                "AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN instead of fs.s3a settings.",
+            )
+        endpoint = get("fs.s3a.endpoint") or _AWS_HOST
+        if "://" not in endpoint:
+            is_plain = get("fs.s3a.connection.ssl.enabled") == "false"
+            endpoint = f"{'http' if is_plain else 'https'}://{endpoint}"
+        region, key, secret = map(
+            get, ("fs.s3a.endpoint.region", "fs.s3a.access.key", "fs.s3a.secret.key")
+        )
+        if aws := _AWS_ENDPOINT.fullmatch(endpoint):
+            region = region or aws["region"] or _AWS_REGION
+            endpoint = f"https://s3.{region}.amazonaws.com" if key and secret else "aws"
+        found = {
+            "endpoint": endpoint,
+            "region": region,
+            "bucket": get(_BUCKET),
+            "access_key_id": None if endpoint == "aws" else key,
+            "secret_access_key": None if endpoint == "aws" else secret,
+        }
+        return cls(S3Settings.model_validate({name: text for name, text in found.items() if text}))
+
     def location(self, *parts: str) -> Location:
         """Return a location in the profile's own bucket."""
         return Location(self.settings.bucket, "/".join(parts))
@@ -150,12 +203,18 @@ class Storage:
             pages = obstore.list(self._store(location.bucket), prefix=location.key or None)
             for page in pages:
                 for meta in page:
-                    yield ObjectInfo(
-                        location=Location(location.bucket, meta["path"]),
-                        size=meta["size"],
-                        e_tag=_bare(meta["e_tag"]),
-                        modified=meta["last_modified"],
-                    )
+                    yield _object(location.bucket, meta)
+
+    def files(self, location: Location) -> list[ObjectInfo]:
+        """Return the objects directly below the location, in order of their keys."""
+        import obstore
+
+        with _translated(location):
+            listing = obstore.list_with_delimiter(
+                self._store(location.bucket), prefix=location.key or None
+            )
+        found = (_object(location.bucket, meta) for meta in listing["objects"])
+        return sorted(found, key=lambda entry: entry.location.key)
 
     def folders(self, location: Location) -> list[str]:
         """Return the names directly below the location that other keys lie below."""
@@ -222,6 +281,7 @@ class Storage:
         stand on the command line of ``spark-submit``.
         """
         common = {
+            _BUCKET: self.settings.bucket,
             "fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",  # s3:// means the same here
             "fs.s3a.endpoint.region": self.settings.region,
             "fs.s3a.committer.name": "magic",
@@ -338,6 +398,15 @@ def _translated(location: Location) -> Iterator[None]:
             f"{location.uri} can't be reached: {_first_line(exc)}",
             remedy="Check that the store runs: `toolkit status`.",
         ) from exc
+
+
+def _object(bucket: str, meta: ObjectMeta) -> ObjectInfo:
+    return ObjectInfo(
+        location=Location(bucket, meta["path"]),
+        size=meta["size"],
+        e_tag=_bare(meta["e_tag"]),
+        modified=meta["last_modified"],
+    )
 
 
 def _bare(e_tag: str | None) -> str:

@@ -180,6 +180,81 @@ def test_threads_that_open_a_store_together_lose_no_variable(
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [
+        S3Settings(
+            endpoint="http://127.0.0.1:9000",
+            bucket="own-bucket",
+            access_key_id=SecretStr("the-key"),
+            secret_access_key=SecretStr("the-secret"),
+        ),
+        S3Settings(
+            endpoint="https://store.example.org",
+            region="eu-west-3",
+            access_key_id=SecretStr("the-key"),
+            secret_access_key=SecretStr("the-secret"),
+        ),
+        S3Settings(endpoint="aws", region="eu-west-3", bucket="somebody-elses"),
+    ],
+    ids=["http", "https", "aws"],
+)
+def test_store_is_found_again_in_the_settings_of_hadoop(settings: S3Settings) -> None:
+    configuration = Storage(settings).hadoop_configuration()
+    found = Storage.from_hadoop_configuration(configuration.get)
+    assert found == Storage(settings)
+    assert "the-key" not in repr(found)
+    assert "the-secret" not in repr(found)
+
+
+KEYS = {"fs.s3a.access.key": "k", "fs.s3a.secret.key": "s"}
+
+
+@pytest.mark.parametrize(
+    ("configuration", "endpoint", "region"),
+    [
+        ({}, "aws", "us-east-1"),
+        ({"fs.s3a.endpoint": "s3.amazonaws.com"}, "aws", "us-east-1"),
+        ({"fs.s3a.endpoint": "s3.eu-west-3.amazonaws.com"}, "aws", "eu-west-3"),
+        ({"fs.s3a.endpoint": "https://s3-us-gov-west-1.amazonaws.com"}, "aws", "us-gov-west-1"),
+        ({"fs.s3a.access.key": "half of a pair"}, "aws", "us-east-1"),
+        (KEYS, "https://s3.us-east-1.amazonaws.com", "us-east-1"),
+        (
+            KEYS | {"fs.s3a.endpoint.region": "eu-west-3"},
+            "https://s3.eu-west-3.amazonaws.com",
+            "eu-west-3",
+        ),
+        (KEYS | {"fs.s3a.endpoint": "minio:9000"}, "https://minio:9000", "us-east-1"),
+        (
+            KEYS | {"fs.s3a.endpoint": "minio:9000", "fs.s3a.connection.ssl.enabled": "false"},
+            "http://minio:9000",
+            "us-east-1",
+        ),
+    ],
+)
+def test_store_of_a_session_that_others_configured(configuration, endpoint, region) -> None:
+    settings = Storage.from_hadoop_configuration(configuration.get).settings
+    assert (settings.endpoint, settings.region) == (endpoint, region)
+    if endpoint != "aws":
+        assert settings.credentials() == ("k", "s")
+
+
+def test_temporary_credentials_of_a_session_are_refused() -> None:
+    configuration = KEYS | {"fs.s3a.session.token": "the-token"}
+    with pytest.raises(RequestError, match="AWS_SESSION_TOKEN") as refused:
+        Storage.from_hadoop_configuration(configuration.get)
+    assert "the-token" not in str(refused.value)
+
+
+def test_files_are_the_objects_directly_below_a_location(storage: Storage) -> None:
+    folder = storage.location("test-storage", "files")
+    for name in ("b.txt", "a/c.txt", "a.txt", "a-b/d.txt"):
+        storage.write(folder / name, b"12")
+    files = [(entry.location, entry.size) for entry in storage.files(folder)]
+    assert files == [(folder / "a.txt", 2), (folder / "b.txt", 2)]
+    assert storage.files(folder / "none") == []
+
+
+@pytest.mark.parametrize(
     ("a", "b", "overlap"),
     [
         ("s3a://b/images", "s3a://b/images/x", True),

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from toolkit.cli import images, profiles, run, runs, stack
+from toolkit.cli import images, profiles, run, runs, stack, train
 from toolkit.cli.output import print_error
 from toolkit.errors import ToolkitError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 stack.register(app)
 run.register(app)
 runs.register(app)
+train.register(app)
 app.add_typer(profiles.app, name="profile")
 app.add_typer(images.app, name="images")
 

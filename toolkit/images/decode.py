@@ -1,19 +1,31 @@
-"""Turn the bytes of an image file into RGB pixels of one size, or into the reason why not."""
+"""Turn the bytes of an image file into pixels, or into the reason why not."""
 
 from __future__ import annotations
 
 import io
 import struct
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
-__all__ = ["MAX_PIXELS", "UnreadableImage", "decode_image"]
+__all__ = [
+    "MAX_PIXELS",
+    "Resampling",
+    "UnreadableImage",
+    "check_extent",
+    "decode_image",
+    "decode_whole",
+    "in_8_bits",
+    "on_white",
+    "resize",
+]
 
 MAX_PIXELS = 150_000_000
 """The largest image that is decoded, in pixels (450 MB of RGB).
@@ -23,6 +35,23 @@ It lies below the size that Pillow itself refuses (179 megapixels)."""
 # A large JPEG is decoded at 1/2, 1/4 or 1/8, but to no less than this times the size wanted. At 2,
 # photos differ twice as much from those decoded whole, and typical ones are no faster.
 _MARGIN = 3
+# More than the longest side that a JPEG can have: it is decoded whole.
+_WHOLE = 1 << 16
+
+Resampling = Literal["bilinear", "area", "nearest"]
+"""How an image is brought to another size.
+
+``bilinear`` is a triangle as wide as the reduction, ``area`` the mean of the pixels that fall on
+one (both antialiased), ``nearest`` one of them: Pillow's ``BILINEAR``, ``BOX`` and ``NEAREST``."""
+
+_FILTERS: dict[Resampling, Image.Resampling] = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "area": Image.Resampling.BOX,
+    "nearest": Image.Resampling.NEAREST,
+}
+
+# Pillow's modes of gray of 8 bits at most: black and white, gray, with alpha, alpha multiplied in.
+_GRAY = frozenset({"1", "L", "LA", "La"})
 
 _PILLOW = r"PIL\."
 
@@ -88,7 +117,9 @@ class UnreadableImage(ValueError):  # noqa: N818 - it names what the file is
         self.reason = reason
 
 
-def decode_image(data: bytes, *, size: tuple[int, int]) -> NDArray[np.uint8]:
+def decode_image(
+    data: bytes, *, size: tuple[int, int], resampling: Resampling = "bilinear"
+) -> NDArray[np.uint8]:
     """Decode an image and squeeze it, whole, to one size.
 
     JPEG, PNG, GIF, BMP, WebP and TIFF are read, of several frames or pages the first. The
@@ -101,15 +132,16 @@ def decode_image(data: bytes, *, size: tuple[int, int]) -> NDArray[np.uint8]:
       smallest to its largest value (a constant image becomes black);
     - other modes (gray, palette, CMYK, YCbCr) are converted by Pillow.
 
-    The size is reached by Pillow's ``BILINEAR`` filter (a triangle as wide as the reduction, hence
-    antialiased), without cropping, which is what ``keras.utils.load_img(...,
+    The size is reached, without cropping, by default by Pillow's ``BILINEAR`` filter (a triangle as
+    wide as the reduction, hence antialiased), which is what ``keras.utils.load_img(...,
     interpolation="bilinear")`` does: equal to the bit, but for large JPEGs. One whose shorter side
     has at least six times the longer side of `size` is decoded at 1/2, 1/4 or 1/8 (libjpeg's DCT
     scaling), so that at least three times `size` is left for the filter. A 40-megapixel photo then
     takes a quarter of the time and 3 MB instead of 160; a progressive one keeps its coefficients,
     120 MB of 270. Pixels differ from those of the photo decoded whole by less than 0.5 of 255 in
     the mean and 12 at most; features of EfficientNetLite0 by a cosine of 0.9998 in the median and
-    0.998 at least, which is less than one level more or less in a tenth of the values does.
+    0.998 at least, which is less than one level more or less in a tenth of the values does. With
+    ``nearest``, which would show it, all are decoded whole.
 
     Safe to call from several threads, which then decode in parallel. Pillow's warnings are silenced
     for the whole process: what they complain about is either read all the same or an error here.
@@ -120,6 +152,8 @@ def decode_image(data: bytes, *, size: tuple[int, int]) -> NDArray[np.uint8]:
         The content of one image file.
     size
         Height and width of the result, in pixels, each at least 1.
+    resampling
+        How the size is reached.
 
     Returns
     -------
@@ -132,12 +166,74 @@ def decode_image(data: bytes, *, size: tuple[int, int]) -> NDArray[np.uint8]:
         The file is empty, truncated, corrupt, larger than `MAX_PIXELS`, or no image of these
         formats.
     """
-    height, width = size
-    side = _MARGIN * max(size)
+    side = _WHOLE if resampling == "nearest" else _MARGIN * max(size)
     image = _read_plain_jpeg(data, side) or _read_rgb(data, side)
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image)
+    return np.asarray(resize(image, size, resampling))
+
+
+def decode_whole(data: bytes) -> Image.Image:
+    """Decode an image at its own size, upright, with the channels that it has.
+
+    What is read, and what is refused, is the same as for `decode_image`.
+
+    Parameters
+    ----------
+    data
+        The content of one image file.
+
+    Returns
+    -------
+    PIL.Image.Image
+        In mode ``L``, ``RGB`` or ``RGBA``: see `in_8_bits`.
+
+    Raises
+    ------
+    UnreadableImage
+        As `decode_image`.
+    """
+    return _read_plain_jpeg(data, _WHOLE) or _read(data, _WHOLE, converted=in_8_bits)
+
+
+def in_8_bits(image: Image.Image) -> Image.Image:
+    """Return an image in one of the three modes of 8 bits a channel, by what it shows.
+
+    Parameters
+    ----------
+    image
+        Of any mode.
+
+    Returns
+    -------
+    PIL.Image.Image
+        ``L`` for gray of any depth, scaled as `decode_image` does; its transparency is dropped.
+        ``RGBA`` for colour with transparency, a palette's included. Else ``RGB``.
+
+    Raises
+    ------
+    UnreadableImage
+        Floating-point gray that is NaN or infinite.
+    """
+    if _is_deep_gray(image):
+        return Image.fromarray(_gray_to_8_bit(image))
+    if image.mode in _GRAY:
+        return image if image.mode == "L" else image.convert("L")
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    return image if image.mode == mode else image.convert(mode)
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """Lay an image of mode ``RGBA`` on white; the result has mode ``RGB``."""
+    canvas = Image.new("RGB", image.size, "white")
+    canvas.paste(image, mask=image)
+    return canvas
+
+
+def resize(image: Image.Image, size: tuple[int, int], resampling: Resampling) -> Image.Image:
+    """Bring an image to a size (height and width, in pixels); one that has it stays as it is."""
+    height, width = size
+    if image.size == (width, height):
+        return image
+    return image.resize((width, height), _FILTERS[resampling])
 
 
 def _read_plain_jpeg(data: bytes, side: int) -> Image.Image | None:
@@ -181,15 +277,22 @@ def _plain_jpeg_extent(data: bytes) -> tuple[int, int] | None:
 
 
 def _read_rgb(data: bytes, side: int) -> Image.Image:
-    """Read an image upright, as RGB: at its own size, or (JPEG) at no less than `side` pixels."""
+    """Read an image as `_read` does, as RGB."""
+    return _read(data, side, converted=_rgb)
+
+
+def _read(
+    data: bytes, side: int, *, converted: Callable[[Image.Image], Image.Image]
+) -> Image.Image:
+    """Read an image upright: at its own size, or (JPEG) at no less than `side` pixels."""
     file_format = _file_format(data)
     _silence_pillow()
     try:
         image = Image.open(io.BytesIO(data), formats=[file_format])
-        _check_extent(image)
+        check_extent(*image.size)
         image.draft(None, (side, side))  # only JPEG heeds it
         image.load()
-        return _rgb(_upright(image))
+        return converted(_upright(image))
     except UnreadableImage:
         raise
     except UnidentifiedImageError as exc:
@@ -227,10 +330,15 @@ def _silence_pillow() -> None:
         warnings.filterwarnings("ignore", module=_PILLOW)
 
 
-def _check_extent(image: Image.Image) -> None:
-    """Refuse, before its pixels take memory, an image of no pixels or of too many."""
-    width, height = image.size
-    if width * height == 0:
+def check_extent(width: int, height: int) -> None:
+    """Refuse, before its pixels take memory, an image of no pixels or of too many.
+
+    Raises
+    ------
+    UnreadableImage
+        The width or the height is less than 1, or there are more than `MAX_PIXELS`.
+    """
+    if min(width, height) < 1:
         raise UnreadableImage(f"no pixels: its size is {width}x{height}")
     if width * height > MAX_PIXELS:
         raise UnreadableImage(_too_large())
@@ -254,14 +362,16 @@ def _upright(image: Image.Image) -> Image.Image:
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image  # as it is: `convert` would copy all of it
-    if image.mode.startswith("I") or image.mode == "F":
+    if _is_deep_gray(image):
         return Image.fromarray(_gray_to_8_bit(image)).convert("RGB")
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        canvas = Image.new("RGB", image.size, "white")
-        canvas.paste(rgba, mask=rgba)
-        return canvas
+        return on_white(image.convert("RGBA"))
     return image.convert("RGB")
+
+
+def _is_deep_gray(image: Image.Image) -> bool:
+    """Whether it is gray of more than 8 bits."""
+    return image.mode.startswith("I") or image.mode == "F"
 
 
 def _gray_to_8_bit(image: Image.Image) -> NDArray[np.uint8]:

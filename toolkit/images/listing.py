@@ -31,6 +31,7 @@ __all__ = [
     "ImageListing",
     "ImageObject",
     "Mirrored",
+    "files_below",
     "list_images",
     "mirror_folder",
 ]
@@ -216,6 +217,27 @@ def mirror_folder(
     return listing, Mirrored(tally.uploaded, len(listing) - tally.uploaded, tally.extra)
 
 
+def files_below(folder: Path, *, depth: int | None = None) -> Iterator[str]:
+    """Yield the files below a folder, relative to it; follow links, but enter a folder once only.
+
+    A folder takes its turn with the slash that its name ends in, as its keys do in the listing of
+    a bucket: ``a-b/1.jpg`` comes before ``a/1.jpg``.
+
+    Parameters
+    ----------
+    folder
+        Where.
+    depth
+        How many folders deep, at least 1: the files of the folder itself. Default: all.
+
+    Raises
+    ------
+    RequestError
+        A folder can't be read.
+    """
+    return _files_below(folder, "", set(), depth)
+
+
 @dataclass(slots=True)
 class _Tally:
     """What is counted while images go by."""
@@ -331,7 +353,7 @@ class _Pair(NamedTuple):
 
 def _image_files(folder: Path, location: Location, tally: _Tally) -> Iterator[_LocalImage]:
     """Yield the images below a folder in the order of their keys."""
-    for key in _files_below(folder):
+    for key in files_below(folder):
         if not _is_image(key):
             tally.skipped += 1
             continue
@@ -345,13 +367,7 @@ def _image_files(folder: Path, location: Location, tally: _Tally) -> Iterator[_L
         yield _LocalImage(folder / key, location / key)
 
 
-def _files_below(folder: Path, prefix: str = "", entered: set[str] | None = None) -> Iterator[str]:
-    """Yield the files below a folder, relative to it; follow links, but enter a folder once only.
-
-    A folder takes its turn with the slash that its name ends in, as its keys do in the listing of
-    a bucket: ``a-b/1.jpg`` comes before ``a/1.jpg``.
-    """
-    entered = set() if entered is None else entered
+def _files_below(folder: Path, prefix: str, entered: set[str], depth: int | None) -> Iterator[str]:
     real = os.path.realpath(folder / prefix)
     if real in entered:
         return
@@ -362,10 +378,10 @@ def _files_below(folder: Path, prefix: str = "", entered: set[str] | None = None
     except OSError as exc:
         _refuse(exc)
     for name in sorted(names):
-        if name.endswith("/"):
-            yield from _files_below(folder, prefix + name, entered)
-        else:
+        if not name.endswith("/"):
             yield prefix + name
+        elif depth != 1:
+            yield from _files_below(folder, prefix + name, entered, depth and depth - 1)
 
 
 def _name(entry: os.DirEntry[str]) -> str | None:

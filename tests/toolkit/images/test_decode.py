@@ -20,7 +20,7 @@ from PIL import ExifTags, Image
 
 from toolkit.folders import cache_folder
 from toolkit.images import decode as module
-from toolkit.images.decode import MAX_PIXELS, UnreadableImage, decode_image
+from toolkit.images.decode import MAX_PIXELS, UnreadableImage, decode_image, decode_whole
 from toolkit.models import load_engine, model_spec, prepare, resolve_weights
 
 if TYPE_CHECKING:
@@ -324,6 +324,96 @@ def test_reduction_is_antialiased() -> None:
     assert_allclose(decoded(encoded(Image.fromarray(stripes), "PNG")), 128, atol=12)
 
 
+@pytest.mark.parametrize("name", ["area", "nearest"])
+@pytest.mark.parametrize("size", [(7, 11), (24, 32), (90, 50), (100, 190)])
+def test_other_resamplings_are_pillows_box_and_nearest(name, size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (50, 90, 3), dtype=np.uint8)
+    method = {"area": Image.Resampling.BOX, "nearest": Image.Resampling.NEAREST}[name]
+    expected = Image.fromarray(noise).resize(size[::-1], method)
+    pixels = decode_image(encoded(Image.fromarray(noise), "PNG"), size=size, resampling=name)
+    assert_array_equal(pixels, expected)
+
+
+def test_nearest_pixels_of_a_large_jpeg_are_those_of_the_whole_one() -> None:
+    data = encoded(photo(900, 1200), "JPEG", quality=92)
+    expected = Image.open(io.BytesIO(data)).resize((100, 100), Image.Resampling.NEAREST)
+    assert_array_equal(decode_image(data, size=(100, 100), resampling="nearest"), expected)
+    area = decode_image(data, size=(100, 100), resampling="area")
+    whole = np.asarray(Image.open(io.BytesIO(data)).resize((100, 100), Image.Resampling.BOX))
+    assert np.abs(area.astype(int) - whole).mean() < 1
+
+
+WHOLE = [
+    ("L", "PNG", {}, "L"),
+    ("L", "JPEG", {}, "L"),
+    ("1", "PNG", {}, "L"),
+    ("LA", "PNG", {}, "L"),
+    ("I;16", "PNG", {}, "L"),
+    ("F", "TIFF", {}, "L"),
+    ("RGB", "JPEG", {}, "RGB"),
+    ("RGB", "PNG", {}, "RGB"),
+    ("RGB", "PNG", {"transparency": (250, 20, 30)}, "RGBA"),
+    ("P", "PNG", {}, "RGB"),
+    ("P", "PNG", {"transparency": 1}, "RGBA"),
+    ("P", "GIF", {"transparency": 1}, "RGBA"),
+    ("RGBA", "PNG", {}, "RGBA"),
+    ("RGBA", "WEBP", {"lossless": True, "exact": True}, "RGBA"),
+    ("CMYK", "JPEG", {}, "RGB"),
+    ("YCbCr", "TIFF", {}, "RGB"),
+]
+
+
+@pytest.mark.parametrize(("mode", "file_format", "options", "expected"), WHOLE)
+def test_whole_image_has_the_channels_that_the_file_has(
+    mode: str, file_format: str, options: dict[str, Any], expected: str
+) -> None:
+    if mode == "P":
+        image = quarters().quantize(4)
+    elif mode == "I;16":
+        image = Image.fromarray(np.asarray(quarters().convert("L")).astype(np.uint16) * 257)
+    else:
+        image = quarters().convert(mode)
+    if mode == "RGBA":
+        image.putalpha(quarters().convert("L"))
+    data = encoded(image, file_format, **options)
+    whole = decode_whole(data)
+    assert (whole.mode, whole.size) == (expected, (32, 24))
+    # Gray has no transparency here; else it shows what `decode_image` shows.
+    shown = whole if expected != "RGBA" else module.on_white(whole)
+    assert_allclose(np.asarray(shown.convert("RGB")).astype(int), decoded(data), atol=1)
+
+
+def test_gray_below_transparency_is_kept() -> None:
+    whole = decode_whole(encoded(Image.new("LA", (32, 24), (77, 0)), "PNG"))
+    assert set(np.asarray(whole).flat) == {77}
+
+
+def test_colour_below_transparency_is_kept() -> None:
+    whole = decode_whole(encoded(Image.new("RGBA", (32, 24), (9, 8, 7, 0)), "PNG"))
+    assert whole.getpixel((0, 0)) == (9, 8, 7, 0)
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_whole_image_stands_upright(orientation: int) -> None:
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](np.asarray(quarters()))))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    assert_array_equal(decode_whole(encoded(stored, "PNG", exif=exif)), quarters())
+
+
+def test_large_jpeg_keeps_its_size_when_it_is_decoded_whole() -> None:
+    for options in ({}, {"exif": Image.Exif().tobytes()}):
+        data = encoded(photo(900, 1200), "JPEG", quality=92, **options)
+        assert_array_equal(decode_whole(data), Image.open(io.BytesIO(data)))
+
+
+def test_what_is_unreadable_is_unreadable_whole(bad_files: dict[str, bytes]) -> None:
+    for data in [*bad_files.values(), b"%PDF-1.7", b"\x89PNG\r\n\x1a\n"]:
+        with pytest.raises(UnreadableImage) as caught:
+            decode_whole(data)
+        assert caught.value.reason == reason(data)
+
+
 def without_jfif(data: bytes) -> bytes:
     length = int.from_bytes(data[4:6], "big")
     assert data[2:4] == b"\xff\xe0"
@@ -568,7 +658,7 @@ def test_memory_of_forty_megapixels(tmp_path: Path, progressive: bool, most_mib:
 @pytest.mark.slow
 def test_features_of_large_jpegs_change_less_than_by_rounding(sample_files) -> None:
     def cosines(pixels: list[np.ndarray]) -> np.ndarray:
-        features = engine.featurize(np.stack(pixels))
+        features = engine.compute(np.stack(pixels))
         lengths = np.linalg.norm(features, axis=1) * np.linalg.norm(expected, axis=1)
         return (features * expected).sum(axis=1) / lengths
 
@@ -583,7 +673,7 @@ def test_features_of_large_jpegs_change_less_than_by_rounding(sample_files) -> N
         grainy = np.clip(fruit + chance.normal(0, 4, fruit.shape), 0, 255).astype(np.uint8)
         files.append(encoded(Image.fromarray(grainy), "JPEG", quality=92))
     whole = [decoded_whole(file, size) for file in files]
-    expected = engine.featurize(np.stack(whole).astype(np.uint8))
+    expected = engine.compute(np.stack(whole).astype(np.uint8))
     scaled = cosines([decode_image(file, size=size) for file in files])
     # One level up or down in a tenth of the values.
     steps = [chance.choice([-1, 0, 1], each.shape, p=[0.05, 0.9, 0.05]) for each in whole]

@@ -1,0 +1,250 @@
+"""Classifies images: by a classifier that was trained here, or into the classes of ImageNet."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from toolkit.errors import RequestError
+from toolkit.extraction import Stages, list_source
+from toolkit.images.decode import UnreadableImage, decode_image
+from toolkit.models import DEFAULT_MODEL, model_spec
+from toolkit.progress import Progress, Silent
+from toolkit.session import spark_errors, spark_session
+from toolkit.storage import Location, Storage
+from toolkit.trainings import find_training
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pyspark.sql import Column, DataFrame, Row, SparkSession
+
+    from toolkit.models import Precision
+    from toolkit.profiles import Profile
+    from toolkit.sparkdl.image.reading import SourceFile
+
+__all__ = ["ImagePrediction", "PredictRequest", "predict"]
+
+_FILES = pa.schema([("origin", pa.string()), ("image", pa.binary())])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictRequest:
+    """What is to be classified, and by what.
+
+    Parameters
+    ----------
+    images
+        Files, folders, ``s3://`` or ``s3a://`` URIs of images or of prefixes of them.
+    trained
+        Id of a training, or the start of it; None for the classes of ImageNet.
+    model, weights, precision
+        The network for these classes.
+    top
+        How many labels to tell of each image, 1 or more.
+    """
+
+    images: Sequence[str]
+    trained: str | None = None
+    model: str = DEFAULT_MODEL
+    weights: str = "imagenet"
+    precision: Precision = "auto"
+    top: int = 3
+
+
+@dataclass(frozen=True)
+class ImagePrediction:
+    """What an image was taken for.
+
+    Parameters
+    ----------
+    origin
+        The file or the object.
+    labels
+        The most probable labels with their probabilities, 0 to 1, the best first.
+    reason
+        Why there are none: the image can't be read.
+    """
+
+    origin: str
+    labels: tuple[tuple[str, float], ...] = ()
+    reason: str | None = None
+
+
+def predict(
+    request: PredictRequest,
+    profile: Profile,
+    *,
+    log: Path,
+    progress: Progress | None = None,
+    spark: SparkSession | None = None,
+) -> Iterator[ImagePrediction]:
+    """Classify images on Spark, and yield what each was taken for as it becomes known.
+
+    Parameters
+    ----------
+    request
+        What to do.
+    profile
+        Where.
+    log
+        File that takes Spark's own messages.
+    progress
+        Who is told; default: nobody.
+    spark
+        A session to run in; default: one of its own on the profile's master.
+
+    Raises
+    ------
+    RequestError
+        There are no such images, training or weights; nothing was started.
+    JobError
+        The job failed.
+    """
+    progress = progress or Silent()
+    storage = Storage(profile.s3)
+    training = find_training(storage, request.trained) if request.trained else None
+    model_spec(request.model)
+    stages = Stages(progress)
+    with stages("images", "Images"):
+        sources = _Sources.find(request.images, storage, progress)
+    with ExitStack() as exits:
+        if spark is None:
+            with stages("spark", "Spark session"):
+                spark = exits.enter_context(spark_session(profile, app="toolkit", log=log))
+        exits.enter_context(spark_errors(log))
+        images = sources.frame(spark, storage)
+        rows = (
+            _by_training(images, training.file("model").uri, top=request.top)
+            if training
+            else _by_imagenet(images, request)
+        )
+        for row in rows.toLocalIterator(prefetchPartitions=True):
+            yield _prediction(row)
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """What the arguments name: files of this machine, and objects of the store."""
+
+    files: Sequence[str]
+    objects: Sequence[SourceFile]
+
+    @classmethod
+    def find(cls, images: Sequence[str], storage: Storage, progress: Progress) -> _Sources:
+        from toolkit.sparkdl.image.reading import SourceFile  # not before it is needed: Spark
+
+        files: list[str] = []
+        objects: list[SourceFile] = []
+        for image in images:
+            if "://" not in image and Path(image).expanduser().is_file():
+                files.append(image)
+            elif "://" in image and storage.exists(Location.parse(image)):
+                objects.append(SourceFile(Location.parse(image).uri, 0))
+            elif "://" in image or Path(image).expanduser().is_dir():
+                listing = list_source(image, storage, progress=progress)
+                objects += (SourceFile(each.origin, each.size) for each in listing)
+            else:
+                raise RequestError(
+                    f"There is no file or folder {image}.",
+                    remedy="Name images, folders of them, or their s3:// URIs.",
+                )
+        return cls(files, objects)
+
+    def frame(self, spark: SparkSession, storage: Storage) -> DataFrame:
+        """Return a row (origin, image) for each."""
+        from toolkit.sparkdl.image.reading import read_each
+
+        contents = [Path(file).expanduser().read_bytes() for file in self.files]
+        files = spark.createDataFrame(
+            pa.table({"origin": self.files, "image": contents}, schema=_FILES)
+        )
+        objects = read_each(
+            spark,
+            self.objects,
+            lambda uri, content: (uri, content),
+            storage=storage,
+            schema=files.schema,
+        )
+        return files.union(objects)
+
+
+def _by_imagenet(images: DataFrame, request: PredictRequest) -> DataFrame:
+    """Add a column ``classes`` (label, probability), null where the image can't be read."""
+    from pyspark.sql import functions as F  # noqa: N812
+
+    from toolkit.sparkdl import DeepImagePredictor
+
+    predictor = DeepImagePredictor(
+        inputCol="image",
+        outputCol="top",
+        modelName=model_spec(request.model).name,
+        decodePredictions=True,
+        topK=request.top,
+        weights=request.weights,
+        precision=request.precision,
+    )
+    classes = F.transform(
+        "top",
+        lambda each: F.struct(
+            each["description"].alias("label"), each["probability"].alias("probability")
+        ),
+    )
+    return _told(predictor.transform(images), classes)
+
+
+def _by_training(images: DataFrame, uri: str, *, top: int) -> DataFrame:
+    """Add a column ``classes`` (label, probability), null where the image can't be read."""
+    from pyspark.ml import PipelineModel
+    from pyspark.ml.functions import array_to_vector, vector_to_array
+    from pyspark.sql import functions as F  # noqa: N812
+
+    stages: list[Any] = PipelineModel.load(uri).stages
+    featurizer, _, classifier, namer = stages
+    featurized = featurizer.transform(images)
+    # The model leaves out what can't be read. Here it is to be told: nothing stands for it.
+    nothing = array_to_vector(F.array_repeat(F.lit(0.0), classifier.numFeatures))
+    readable = F.col("features").isNotNull()
+    filled = featurized.withColumn("readable", readable).withColumn(
+        "features", F.coalesce("features", nothing)
+    )
+    labels = F.array(*map(F.lit, namer.getLabels()))
+    classes = F.zip_with(
+        labels,
+        vector_to_array(F.col("probability")),
+        lambda label, probability: F.struct(label.alias("label"), probability.alias("probability")),
+    )
+    best = F.slice(
+        F.array_sort(
+            classes, lambda a, b: F.signum(b["probability"] - a["probability"]).cast("int")
+        ),
+        1,
+        top,
+    )
+    return _told(classifier.transform(filled), F.when(F.col("readable"), best))
+
+
+def _told(classified: DataFrame, classes: Column) -> DataFrame:
+    """Keep the content of a file only where it has to be told what is wrong with it."""
+    from pyspark.sql import functions as F  # noqa: N812
+
+    told = classified.withColumn("classes", classes)
+    return told.select(
+        "origin", "classes", F.when(F.isnull("classes"), F.col("image")).alias("bad")
+    )
+
+
+def _prediction(row: Row) -> ImagePrediction:
+    if row.classes is not None:
+        labels = tuple((each.label, float(each.probability)) for each in row.classes)
+        return ImagePrediction(row.origin, labels)
+    try:
+        decode_image(bytes(row.bad), size=(1, 1))
+        reason = "it could not be read on the cluster"
+    except UnreadableImage as exc:
+        reason = exc.reason
+    return ImagePrediction(row.origin, reason=reason)
