@@ -40,6 +40,10 @@ format:
 types:
     "{{ bin }}/mypy"
 
+# write the reference of toolkit.sparkdl anew, from its docstrings
+reference:
+    "{{ bin }}/python" -m docs.reference
+
 # measure beside what people use, and make the table (hours; benchmarks/README.md)
 bench *args:
     "{{ bin }}/python" -m benchmarks "$@"

@@ -14,6 +14,7 @@ from benchmarks.cases import (
     pipeline,
     quality,
     reading,
+    sparkdl,
     worker_memory,
 )
 from benchmarks.figures import Series, ratio, shown
@@ -79,6 +80,7 @@ def targets(results: Results) -> list[Target]:
     """Return every target with what was measured for it."""
     return [
         *_pipeline_targets(results),
+        *_sparkdl_targets(results),
         *_latency_targets(results),
         Target(
             what="reading and decoding small files, against Spark's image source",
@@ -185,6 +187,30 @@ def _of_the_engine(results: Results, subject: str, network: Network) -> Series:
     precision = str(results.latest(pipeline.NAME, subject, "precision"))
     limit = engine.best_rate(results, setting_name(network, 224, precision))
     return ratio(pipeline.images_per_second(results, pipeline.NAME, subject), limit)
+
+
+def _sparkdl_targets(results: Results) -> list[Target]:
+    return [
+        *(
+            Target(
+                what=f"{subject}: marginal rate, against `toolkit run`",
+                measured=sparkdl.against(results, subject, ours),
+                at_least=0.9,
+                unit="x",
+            )
+            for subject, ours in (
+                (sparkdl.FILES_RESNET50, pipeline.OURS_RESNET50),
+                (sparkdl.FILES_EFFICIENTNET, pipeline.OURS_EFFICIENTNET),
+            )
+        ),
+        Target(
+            what=f"{sparkdl.STRUCTS_RESNET50}: marginal rate, against row by row",
+            measured=sparkdl.against(results, sparkdl.STRUCTS_RESNET50, pipeline.ROW_BY_ROW),
+            at_least=5,
+            unit="x",
+            digits=1,
+        ),
+    ]
 
 
 def _latency_targets(results: Results) -> list[Target]:

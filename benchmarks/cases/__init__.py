@@ -10,6 +10,7 @@ from benchmarks.cases import (
     pipeline,
     quality,
     reading,
+    sparkdl,
     worker_memory,
 )
 
@@ -20,6 +21,7 @@ CASES = {
     for module in (
         engine,
         pipeline,
+        sparkdl,
         latency,
         reading,
         pca,

@@ -50,6 +50,7 @@ def ask(spark, profile, tmp_path):
     return call
 
 
+@pytest.mark.slow
 def test_every_image_is_trained_on_held_out_or_quarantined(training, bad_files):
     # Six labels of four images each: one of each is held out.
     assert training.counts == {"training": 18, "held_out": 6, "quarantined": len(bad_files)}
@@ -60,6 +61,7 @@ def test_every_image_is_trained_on_held_out_or_quarantined(training, bad_files):
     assert training.accuracy > 0.8
 
 
+@pytest.mark.slow
 def test_all_combinations_are_tried_and_the_best_comes_first(training):
     tried = [candidate.params for candidate in training.candidates]
     assert len(tried) == 2
@@ -68,6 +70,7 @@ def test_all_combinations_are_tried_and_the_best_comes_first(training):
     assert accuracies == sorted(accuracies, reverse=True)
 
 
+@pytest.mark.slow
 def test_the_record_is_kept_with_the_model(training, storage):
     folder = find_training(storage, training.training_id[:-2])
     assert folder == TrainingFolder(storage, training.training_id)
@@ -76,6 +79,7 @@ def test_the_record_is_kept_with_the_model(training, storage):
     assert set(training.uris) == {"training", "model", "features", "quarantine"}
 
 
+@pytest.mark.slow
 def test_the_model_is_a_pipeline_that_takes_files_and_structs_and_drops_what_it_cannot_read(
     spark, training, sample_files, bad_files
 ):
@@ -107,6 +111,7 @@ def split_folder(tmp_path_factory, sample_files):
     return root
 
 
+@pytest.mark.slow
 def test_the_held_out_folder_is_judged_on_and_never_trained_on(launch, split_folder):
     record = launch(split_folder)
     assert record.counts == {"training": 8, "held_out": 4, "quarantined": 0}
@@ -117,6 +122,7 @@ def test_the_held_out_folder_is_judged_on_and_never_trained_on(launch, split_fol
     assert record.accuracy == 0
 
 
+@pytest.mark.slow
 def test_labels_that_only_held_out_images_have_are_told_wrong(launch, split_folder, tmp_path):
     root = shutil.copytree(split_folder, tmp_path / "stranger")
     shutil.move(root / "Test" / "one", root / "Test" / "stranger")
@@ -142,6 +148,7 @@ def test_a_training_needs_two_labels(launch, tmp_path, sample_files):
         launch(tmp_path)
 
 
+@pytest.mark.slow
 def test_held_out_images_that_cannot_be_read_are_told(launch, tmp_path, sample_files):
     for label, file in (("a", sample_files[0]), ("b", sample_files[4])):
         for name in ("1.jpg", "2.jpg"):
@@ -153,6 +160,7 @@ def test_held_out_images_that_cannot_be_read_are_told(launch, tmp_path, sample_f
         launch(tmp_path)
 
 
+@pytest.mark.slow
 def test_files_folders_and_objects_are_told_with_probabilities(
     ask, training, mixed_folder, storage, sample_files, tmp_path
 ):
@@ -174,6 +182,7 @@ def test_files_folders_and_objects_are_told_with_probabilities(
     assert folder_labels.count(folder.name) >= 3
 
 
+@pytest.mark.slow
 def test_without_a_training_the_classes_are_those_of_imagenet(ask, sample_files):
     (granny,) = [file for file in sample_files if "Granny" in file.parent.name][:1]
     (told,) = ask(granny)
@@ -233,6 +242,7 @@ def test_the_commands_train_and_predict(toolkit_process, split_folder, sample_fi
     assert json.loads(bad.stdout)[0]["labels"] == []
 
 
+@pytest.mark.slow
 def test_arrays_are_predicted_as_structs(spark, training):
     model = PipelineModel.load(training.uris["model"])
     struct = imageIO.imageArrayToStruct(np.full((100, 100, 3), 250, np.uint8), "white")

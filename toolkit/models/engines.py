@@ -9,7 +9,7 @@ import numpy as np
 
 from toolkit.errors import JobError
 from toolkit.models.openvino_import import import_openvino
-from toolkit.models.tensorflow_import import import_tensorflow
+from toolkit.models.tensorflow_import import import_tensorflow, use_threads
 from toolkit.models.zoo import model_spec
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def _computes_bf16(core: Any) -> bool:
 def _load_tensorflow(prepared: PreparedModel, *, threads: int, batch_size: int | None) -> Engine:
     folder = Path(prepared.folder)
     tensorflow = import_tensorflow(keras_home=folder.parents[1] / "keras")
-    _set_threads(tensorflow, threads)
+    use_threads(tensorflow, threads)
     tensorflow.config.experimental.enable_op_determinism()
     import keras
 
@@ -232,11 +232,3 @@ def _load_tensorflow(prepared: PreparedModel, *, threads: int, batch_size: int |
         batch_size=batch_size,
         compute=compute,
     )
-
-
-def _set_threads(tensorflow: Any, threads: int) -> None:
-    try:
-        tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
-        tensorflow.config.threading.set_inter_op_parallelism_threads(1)
-    except RuntimeError:
-        pass  # TensorFlow has started in this process: its threads are what they are

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["import_tensorflow"]
+__all__ = ["import_tensorflow", "use_threads"]
 
 
 def import_tensorflow(*, keras_home: Path) -> Any:
@@ -37,3 +38,10 @@ def import_tensorflow(*, keras_home: Path) -> Any:
     import tensorflow as tf
 
     return tf
+
+
+def use_threads(tensorflow: Any, threads: int) -> None:
+    """Let TensorFlow compute with so many threads, unless it has begun in this process."""
+    with suppress(RuntimeError):
+        tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
+        tensorflow.config.threading.set_inter_op_parallelism_threads(1)

@@ -7,7 +7,6 @@ can't be read becomes null: it is counted, and the worker's log says why.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from pyspark.sql.functions import arrow_udf  # type: ignore[attr-defined]
 
 from toolkit.images.decode import UnreadableImage
 from toolkit.inference import infer
+from toolkit.sparkdl.bad_rows import report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,18 +26,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from pyspark import Accumulator
-    from pyspark.sql import Column, SparkSession
+    from pyspark.sql import Column
 
     from toolkit.sparkdl.results import Results
 
-__all__ = ["BadRows", "Loaded", "Program", "computation"]
-
-_log = logging.getLogger(__name__)
+__all__ = ["Loaded", "Program", "computation"]
 
 # Results that wait in a worker: a flattened network gives 1.6 MB for an image.
 _PORTION_BYTES = 16 << 20
 _PORTION_ROWS = 1_024
-_REASONS_LOGGED = 3
 # A pipeline may have several networks; each holds some hundred megabytes.
 _PROGRAMS_LOADED = 4
 
@@ -74,33 +71,6 @@ class Loaded(Protocol):
         """Compute n results, of any shape, from an array of shape (n, …)."""
 
 
-@dataclass
-class BadRows:
-    """Counts the rows of a stage that became null.
-
-    Every action that computes a row counts it, and a task that Spark repeats counts again.
-    """
-
-    _accumulator: Accumulator[int] | None = None
-
-    @property
-    def count(self) -> int:
-        """How many so far."""
-        return 0 if self._accumulator is None else int(self._accumulator.value)
-
-    def counter(self, spark: SparkSession) -> Accumulator[int]:
-        """Return what executors add to."""
-        if self._accumulator is None:
-            self._accumulator = spark.sparkContext.accumulator(0)
-        return self._accumulator
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> BadRows:
-        return self  # a copy of a stage counts for the stage
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_accumulator": None}  # which belongs to this process
-
-
 def computation(
     program: Program, results: Results, *, bad: Accumulator[int]
 ) -> Callable[[Column], Column]:
@@ -131,7 +101,7 @@ def computation(
 class _Computation:
     program: Program
     results: Results
-    bad: Accumulator[int] | None
+    bad: Accumulator[int]
 
     def __call__(self, columns: Iterator[pa.Array]) -> Iterator[pa.Array]:
         first = next(columns, None)
@@ -158,17 +128,7 @@ class _Computation:
             if portion.ready:
                 yield self.results.column(portion.pop())
         finally:
-            self._report(unreadable, portion.rows)
-
-    def _report(self, unreadable: Counter[str], rows: int) -> None:
-        if not unreadable:
-            return
-        if self.bad is not None:
-            self.bad.add(unreadable.total())
-        reasons = "; ".join(
-            f"{count} x {reason}" for reason, count in unreadable.most_common(_REASONS_LOGGED)
-        )
-        _log.warning("%d of %d rows became null: %s", unreadable.total(), rows, reasons)
+            report(unreadable, rows=portion.rows, bad=self.bad)
 
 
 @dataclass

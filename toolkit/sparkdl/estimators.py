@@ -26,8 +26,9 @@ from pyspark.sql.types import ArrayType, BinaryType, DataType, IntegerType, Stru
 
 from toolkit.errors import JobError
 from toolkit.jobs import slots
+from toolkit.sparkdl.bad_rows import CountsBadRows
 from toolkit.sparkdl.cells import plain_cells
-from toolkit.sparkdl.computing import BadRows, computation
+from toolkit.sparkdl.computing import computation
 from toolkit.sparkdl.keras_image import (
     CanLoadImage,
     KerasImageFileTransformer,
@@ -176,6 +177,7 @@ class KerasImageFileEstimator(
     HasKerasModel,
     _HasTraining,
     CanLoadImage,
+    CountsBadRows,
     Attached,
 ):
     """Trains a Keras model on images, each loaded from its URI by a function of yours.
@@ -258,7 +260,6 @@ class KerasImageFileEstimator(
         kerasFitParams: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self._bad = BadRows()
         self._set(**given(self))
 
     @keyword_only
@@ -278,11 +279,6 @@ class KerasImageFileEstimator(
         """Set those parameters that are given."""
         self._set(**given(self))
         return self
-
-    @property
-    def badRows(self) -> int:
-        """How many images could not be loaded, and were left out, in all fits so far."""
-        return self._bad.count
 
     def fitMultiple(
         self, dataset: DataFrame, paramMaps: Sequence[ParamMap]

@@ -12,8 +12,9 @@ from pyspark.ml.param import Param, Params
 from pyspark.sql.types import StringType
 
 from toolkit.images.decode import UnreadableImage
+from toolkit.sparkdl.bad_rows import CountsBadRows
 from toolkit.sparkdl.cells import plain_cells
-from toolkit.sparkdl.computing import BadRows, computation
+from toolkit.sparkdl.computing import computation
 from toolkit.sparkdl.keras_models import HasKerasModel, pickled, share_model
 from toolkit.sparkdl.params import HasColumns, HasOutputMode, check_output, given, input_type
 from toolkit.sparkdl.persistence import Attached, Attachment, FileAttachment, ObjectAttachment
@@ -61,7 +62,7 @@ class CanLoadImage(Params):
 
 
 class KerasImageFileTransformer(
-    Transformer, HasColumns, HasOutputMode, HasKerasModel, CanLoadImage, Attached
+    Transformer, HasColumns, HasOutputMode, HasKerasModel, CanLoadImage, CountsBadRows, Attached
 ):
     """Applies a Keras model to images, each loaded from its URI by a function of yours.
 
@@ -112,7 +113,6 @@ class KerasImageFileTransformer(
         outputMode: Literal["vector", "image"] = "vector",
     ) -> None:
         super().__init__()
-        self._bad = BadRows()
         self._set(**given(self))
 
     @keyword_only
@@ -128,11 +128,6 @@ class KerasImageFileTransformer(
         """Set those parameters that are given."""
         self._set(**given(self))
         return self
-
-    @property
-    def badRows(self) -> int:
-        """How many rows this stage could not read, and made null, in all actions so far."""
-        return self._bad.count
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         check_uris(dataset, self.getInputCol())

@@ -9,8 +9,9 @@ from pyspark import keyword_only
 from pyspark.ml import Transformer
 from pyspark.sql.types import ArrayType, FloatType, NumericType
 
+from toolkit.sparkdl.bad_rows import CountsBadRows
 from toolkit.sparkdl.cells import array_of, list_cells, vector_cells
-from toolkit.sparkdl.computing import BadRows, computation
+from toolkit.sparkdl.computing import computation
 from toolkit.sparkdl.keras_models import HasKerasModel, share_model
 from toolkit.sparkdl.params import HasColumns, check_output, given, input_type, is_vector
 from toolkit.sparkdl.persistence import Attached, Attachment, FileAttachment, ObjectAttachment
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["KerasTransformer"]
 
 
-class KerasTransformer(Transformer, HasColumns, HasKerasModel, Attached):
+class KerasTransformer(Transformer, HasColumns, HasKerasModel, CountsBadRows, Attached):
     """Applies a Keras model to a column of arrays.
 
     Adds a column of arrays of floats, in arrays where the model gives more than one axis: for a
@@ -70,7 +71,6 @@ class KerasTransformer(Transformer, HasColumns, HasKerasModel, Attached):
         modelFile: str | None = None,
     ) -> None:
         super().__init__()
-        self._bad = BadRows()
         self._set(**given(self))
 
     @keyword_only
@@ -84,11 +84,6 @@ class KerasTransformer(Transformer, HasColumns, HasKerasModel, Attached):
         """Set those parameters that are given."""
         self._set(**given(self))
         return self
-
-    @property
-    def badRows(self) -> int:
-        """How many rows this stage could not read, and made null, in all actions so far."""
-        return self._bad.count
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         spark = dataset.sparkSession

@@ -10,7 +10,8 @@ from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
 
 from toolkit.models import CLASSES, MODELS
-from toolkit.sparkdl.computing import BadRows, computation
+from toolkit.sparkdl.bad_rows import CountsBadRows
+from toolkit.sparkdl.computing import computation
 from toolkit.sparkdl.networks import NamedNetwork, Source, share_network
 from toolkit.sparkdl.params import (
     HasColumns,
@@ -52,7 +53,7 @@ _FLAT_IN_SPARKDL = frozenset({"InceptionV3", "Xception", "VGG16", "VGG19"})
 
 
 class _NamedImageTransformer(
-    Transformer, HasColumns, DefaultParamsReadable[Any], DefaultParamsWritable
+    Transformer, HasColumns, CountsBadRows, DefaultParamsReadable[Any], DefaultParamsWritable
 ):
     """Applies a network of the zoo to a column of images."""
 
@@ -84,12 +85,6 @@ class _NamedImageTransformer(
     def __init__(self) -> None:
         super().__init__()
         self._setDefault(weights="imagenet", precision="auto")
-        self._bad = BadRows()
-
-    @property
-    def badRows(self) -> int:
-        """How many rows this stage could not read, and made null, in all actions so far."""
-        return self._bad.count
 
     def setModelName(self, value: str) -> Any:
         """Set the name of the network, one of `SUPPORTED_MODELS`."""

@@ -136,7 +136,9 @@ def check_output(dataset: DataFrame, name: str) -> None:
     IllegalArgumentException
         It exists.
     """
-    if name in dataset.columns:
+    heeds_case = dataset.sparkSession.conf.get("spark.sql.caseSensitive") == "true"
+    there = dataset.columns if heeds_case else [each.lower() for each in dataset.columns]
+    if (name if heeds_case else name.lower()) in there:
         raise IllegalArgumentException(f"Output column {name} already exists.")
 
 

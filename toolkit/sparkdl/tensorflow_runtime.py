@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 from toolkit.folders import cache_folder
-from toolkit.models.tensorflow_import import import_tensorflow
+from toolkit.models.tensorflow_import import import_tensorflow, use_threads
 
 __all__ = ["driver_tensorflow", "executor_tensorflow"]
 
@@ -19,7 +18,5 @@ def driver_tensorflow() -> Any:
 def executor_tensorflow() -> Any:
     """Import TensorFlow in a worker process, with one thread: Spark has a process for each core."""
     tensorflow = driver_tensorflow()
-    with suppress(RuntimeError):  # it has computed in this process: its threads are what they are
-        tensorflow.config.threading.set_intra_op_parallelism_threads(1)
-        tensorflow.config.threading.set_inter_op_parallelism_threads(1)
+    use_threads(tensorflow, 1)
     return tensorflow

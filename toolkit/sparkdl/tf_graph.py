@@ -133,7 +133,13 @@ class TFInputGraph:
     def fromSavedModelWithSignature(
         cls, saved_model_dir: str | Path, tag_set: str, signature_def_key: str
     ) -> TFInputGraph:
-        """Do as `fromSavedModel`, under SparkDL's name."""
+        """Do as `fromSavedModel`, under SparkDL's name.
+
+        Parameters
+        ----------
+        saved_model_dir, tag_set, signature_def_key
+            As there.
+        """
         return cls.fromSavedModel(saved_model_dir, tag_set, signature_def_key)
 
     @classmethod
@@ -176,6 +182,11 @@ class TFInputGraph:
     @classmethod
     def fromKeras(cls, model: Any) -> TFInputGraph:
         """Take a model of Keras 3, as its ``export`` saves it for inference.
+
+        Parameters
+        ----------
+        model
+            A ``keras.Model``.
 
         Raises
         ------
@@ -223,6 +234,11 @@ class TFInputGraph:
 
         `TFTransformer` takes a mapping with either name.
 
+        Parameters
+        ----------
+        input_mapping
+            For each column the signature's name of an input.
+
         Raises
         ------
         IllegalArgumentException
@@ -234,6 +250,11 @@ class TFInputGraph:
         self, output_mapping: Mapping[str, str] | Iterable[tuple[str, str]]
     ) -> dict[str, str]:
         """Return for what the graph calls an output the column that the signature's name has.
+
+        Parameters
+        ----------
+        output_mapping
+            For the signature's name of each output its column.
 
         Raises
         ------

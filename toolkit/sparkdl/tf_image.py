@@ -15,8 +15,9 @@ from pyspark.ml import Transformer
 from pyspark.ml.param import Param, Params
 
 from toolkit.images.decode import UnreadableImage, check_extent
+from toolkit.sparkdl.bad_rows import CountsBadRows
 from toolkit.sparkdl.cells import ImageCell, image_cells
-from toolkit.sparkdl.computing import BadRows, computation
+from toolkit.sparkdl.computing import computation
 from toolkit.sparkdl.image.rows import UNDEFINED, image_type, swap_channels
 from toolkit.sparkdl.params import (
     HasColumns,
@@ -69,7 +70,7 @@ def _to_tensor_name(value: Any) -> str:
     return name
 
 
-class TFImageTransformer(Transformer, HasColumns, HasOutputMode, Attached):
+class TFImageTransformer(Transformer, HasColumns, HasOutputMode, CountsBadRows, Attached):
     """Applies a function of TensorFlow to a column of images.
 
     Images go in as float32 of shape (batch, height, width, channels), values as they are (0 to 255
@@ -139,7 +140,6 @@ class TFImageTransformer(Transformer, HasColumns, HasOutputMode, Attached):
         outputMode: Literal["vector", "image"] = "vector",
     ) -> None:
         super().__init__()
-        self._bad = BadRows()
         self._set(**given(self))
 
     @keyword_only
@@ -157,11 +157,6 @@ class TFImageTransformer(Transformer, HasColumns, HasOutputMode, Attached):
         """Set those parameters that are given."""
         self._set(**given(self))
         return self
-
-    @property
-    def badRows(self) -> int:
-        """How many rows this stage could not compute, and made null, in all actions so far."""
-        return self._bad.count
 
     def setChannelOrder(self, value: ChannelOrder) -> TFImageTransformer:
         """Set the order of the channels that the graph takes."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -34,7 +33,7 @@ from pyspark.sql.types import (
     StructType,
 )
 
-from toolkit.sparkdl.computing import BadRows
+from toolkit.sparkdl.bad_rows import CountsBadRows, report
 from toolkit.sparkdl.params import check_output, given, input_type, is_vector, optional
 from toolkit.sparkdl.persistence import Attached, Attachment
 from toolkit.sparkdl.results import Tensors
@@ -56,14 +55,12 @@ if TYPE_CHECKING:
 
 __all__ = ["TFTransformer"]
 
-_log = logging.getLogger(__name__)
 
 # Rows at once: few at first, then as many as have this size, inputs and outputs together.
 _FIRST_ROWS = 32
 _MOST_ROWS = 1_024
 _BYTES = 16 << 20
 _GRAPHS_LOADED = 4
-_REASONS_LOGGED = 3
 
 # Types of numbers, by kind: a column can become a tensor of its own kind, and whole numbers floats.
 _KINDS: dict[type[DataType], str] = {
@@ -127,7 +124,7 @@ def _no_hyper_parameters(value: Any) -> Never:
     )
 
 
-class TFTransformer(Transformer, Attached):
+class TFTransformer(Transformer, CountsBadRows, Attached):
     """Applies a function of TensorFlow to columns of numbers, arrays or MLlib vectors.
 
     The first side of every tensor is the batch: a row of the DataFrame is a row of each tensor.
@@ -197,7 +194,6 @@ class TFTransformer(Transformer, Attached):
         tfHParms: None = None,
     ) -> None:
         super().__init__()
-        self._bad = BadRows()
         self._set(**given(self))
 
     @keyword_only
@@ -212,11 +208,6 @@ class TFTransformer(Transformer, Attached):
         """Set those parameters that are given."""
         self._set(**given(self))
         return self
-
-    @property
-    def badRows(self) -> int:
-        """How many rows this stage could not compute, and made null, in all actions so far."""
-        return self._bad.count
 
     def setTFInputGraph(self, value: TFInputGraph) -> TFTransformer:
         """Set the function."""
@@ -470,7 +461,7 @@ class _Computation:
                     at_once = int(np.clip(_BYTES * len(window) // max(size, 1), 1, _MOST_ROWS))
                     start += len(window)
         finally:
-            self._report(unusable, rows)
+            report(unusable, rows=rows, bad=self.bad)
 
     def _compute(
         self, graph: LoadedGraph, batch: _Batch, window: NDArray[np.int64]
@@ -497,15 +488,6 @@ class _Computation:
             [kind.column(cells) for kind, cells in zip(self.results, results, strict=True)],
             fields=list(to_arrow_type(self.data_type)),
         )
-
-    def _report(self, unusable: Counter[str], rows: int) -> None:
-        if not unusable:
-            return
-        self.bad.add(unusable.total())
-        reasons = "; ".join(
-            f"{count} x {reason}" for reason, count in unusable.most_common(_REASONS_LOGGED)
-        )
-        _log.warning("%d of %d rows became null: %s", unusable.total(), rows, reasons)
 
 
 def _is_null(column: pa.Array) -> NDArray[np.bool_]:

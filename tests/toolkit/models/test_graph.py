@@ -160,6 +160,17 @@ def test_a_seed_means_the_same_weights_at_every_size(keras):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("head", ["flat", "classes"])
+def test_a_seed_means_the_same_weights_under_every_head(keras, head):
+    spec = model_spec("MobileNetV2")
+    weights = resolve_weights(spec, "random:3", cache=Path())
+    pooled = build_network(spec, weights)[0].get_weights()
+    headed = build_network(spec, weights, head=head)[0]
+    for ours, theirs in zip(headed.get_weights()[: len(pooled)], pooled, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert headed.output_shape == {"flat": (None, 7 * 7 * 1280), "classes": (None, 1000)}[head]
+
+
 # In thousand millions, as published, less the classifier: He et al. 2015 (ResNet-50, 3.8), Sandler
 # et al. 2018 (MobileNetV2, 0.30), Szegedy et al. 2015 (Inception v3, 5.7), Chollet 2017 (Xception,
 # 8.4), Simonyan & Zisserman 2014 (VGG, 15.3 and 19.6), and the README of EfficientNet-Lite (0.407).

@@ -21,6 +21,8 @@ from toolkit.sparkdl.estimators import KerasImageFileEstimator
 from toolkit.sparkdl.keras_image import KerasImageFileTransformer
 from toolkit.sparkdl.keras_models import import_keras, load_keras_model
 
+pytestmark = pytest.mark.slow  # every Python worker imports TensorFlow
+
 SIDE, CLASSES, ROWS = 4, 2, 12
 
 

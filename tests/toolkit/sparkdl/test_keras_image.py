@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,8 +12,11 @@ from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.linalg import VectorUDT
 
 from toolkit.sparkdl import ImageSchema
-from toolkit.sparkdl.keras_image import KerasImageFileTransformer
-from toolkit.sparkdl.keras_models import import_keras
+from toolkit.sparkdl.computing import _loaded
+from toolkit.sparkdl.keras_image import KerasImageFileTransformer, _ImageFiles
+from toolkit.sparkdl.keras_models import import_keras, pickled, share_model
+
+pytestmark = pytest.mark.slow  # every Python worker imports TensorFlow
 
 ROWS = 40  # more than one batch
 
@@ -163,21 +168,12 @@ def test_bad_rows_become_null_and_are_counted(spark, uris, model_file):
     assert stage.badRows == 7
 
 
-def test_a_worker_loads_the_same_model_and_loader_once(spark, tmp_path):
-    """The loader of the second action is the one of the first: it counts on."""
-    keras = import_keras()
-    model = keras.Sequential([keras.Input((1, 1, 1)), keras.layers.Flatten()])
-    file = save(model, tmp_path / "model.keras")
+def test_equal_programs_are_loaded_once(spark, model_file):
+    def program():
+        return _ImageFiles(share_model(spark, str(model_file)), pickled(make_loader(), "It"))
 
-    def load(uri, calls=[]):  # noqa: B006 - what lives as long as the loaded function
-        import numpy as np
-
-        calls.append(uri)
-        return np.full((1, 1, 1), len(calls))
-
-    stage = transformer(file, imageLoader=load)
-    few = spark.createDataFrame([("a",), ("b",)], "uri string").coalesce(1)
-    assert [vectors(stage.transform(few)).tolist() for _ in range(2)] == [[[1], [2]], [[3], [4]]]
+    first, again = program(), pickle.loads(pickle.dumps(program()))
+    assert _loaded(first) is _loaded(again)
 
 
 def test_what_is_wrong_is_told_before_anything_runs(frame, model_file, tmp_path):

@@ -11,6 +11,8 @@ from pyspark.ml.linalg import Vectors
 from toolkit.sparkdl.keras_models import import_keras
 from toolkit.sparkdl.keras_tensor import KerasTransformer
 
+pytestmark = pytest.mark.slow  # every Python worker imports TensorFlow
+
 ROWS = 35  # more than one batch
 
 

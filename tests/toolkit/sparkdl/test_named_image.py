@@ -115,6 +115,7 @@ def test_bad_rows_become_null_and_are_counted(spark, sample_files, bad_files):
     assert featurizer.badRows == 1 + len(bad_files)
 
 
+@pytest.mark.slow
 def test_bad_structs_become_null(spark, sample_files):
     good = imageIO.imageArrayToStruct(np.full((8, 8, 3), 7, np.uint8), "good").asDict()
     undefined = {**good, "mode": -1, "height": -1, "width": -1, "nChannels": -1, "data": b""}
@@ -128,6 +129,7 @@ def test_bad_structs_become_null(spark, sample_files):
     assert [each is not None for each in found] == [False, True, False, False, False]
 
 
+@pytest.mark.slow
 def test_predictions_are_probabilities_or_named_classes(files):
     arguments = {"inputCol": "file", "outputCol": "classes", "modelName": MODEL, "precision": "f32"}
     rows = DeepImagePredictor(**arguments).transform(files).collect()
@@ -149,6 +151,7 @@ def test_predictions_are_probabilities_or_named_classes(files):
         )
 
 
+@pytest.mark.slow
 def test_the_featurizer_is_lazy_and_can_be_used_in_sql(files):
     featurizer = DeepImageFeaturizer(inputCol="file", outputCol="features", modelName=MODEL)
     broken = files.withColumn("file", F.raise_error(F.lit("read")).cast("binary"))
@@ -204,6 +207,7 @@ def test_columns_are_checked_before_anything_runs(files):
         transform(inputCol="name", outputCol="features")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["local", "s3a"])
 def test_stages_and_pipelines_save_and_load(files, storage, tmp_path, place):
     root = tmp_path.as_uri() if place == "local" else f"s3a://{storage.name}/stages"
@@ -226,6 +230,7 @@ def test_stages_and_pipelines_save_and_load(files, storage, tmp_path, place):
     assert again.collect() == model.transform(files).collect()
 
 
+@pytest.mark.slow
 def test_encoded_files_of_any_format_are_read(spark, sample_files):
     image = Image.open(sample_files[0])
     rows = []

@@ -13,6 +13,8 @@ from toolkit.sparkdl.tensorflow_runtime import driver_tensorflow
 from toolkit.sparkdl.tf_graph import TFInputGraph
 from toolkit.sparkdl.tf_image import TFImageTransformer
 
+pytestmark = pytest.mark.slow  # every Python worker imports TensorFlow
+
 RNG = np.random.default_rng(3)
 COLOURS = [
     RNG.integers(0, 256, (*size, 3), np.uint8) for size in [(4, 6), (4, 6), (5, 3), (4, 6), (8, 8)]

@@ -12,6 +12,8 @@ from toolkit.sparkdl.tensorflow_runtime import driver_tensorflow
 from toolkit.sparkdl.tf_graph import TFInputGraph
 from toolkit.sparkdl.tf_tensor import TFTransformer
 
+pytestmark = pytest.mark.slow  # every Python worker imports TensorFlow
+
 WEIGHTS = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], np.float32)
 
 

@@ -11,6 +11,8 @@ from toolkit.sparkdl import ImageSchema, imageIO
 from toolkit.sparkdl.keras_models import import_keras
 from toolkit.sparkdl.udf import registerKerasImageUDF
 
+pytestmark = pytest.mark.slow  # every Python worker imports TensorFlow
+
 SIDE = 4
 
 

@@ -61,7 +61,12 @@ _FILE_SCHEMA = StructType(
 
 
 def imageTypeByOrdinal(ord: int) -> OcvType:
-    """Return the type of image with OpenCV's number, the field `mode` of an image.
+    """Return the type of image with OpenCV's number.
+
+    Parameters
+    ----------
+    ord
+        The field `mode` of an image.
 
     Raises
     ------
@@ -72,7 +77,12 @@ def imageTypeByOrdinal(ord: int) -> OcvType:
 
 
 def imageTypeByName(name: str) -> OcvType:
-    """Return the type of image with OpenCV's name, ``CV_8UC3`` for one.
+    """Return the type of image with OpenCV's name.
+
+    Parameters
+    ----------
+    name
+        Such as ``CV_8UC3``: 8 bits, unsigned, three channels.
 
     Raises
     ------

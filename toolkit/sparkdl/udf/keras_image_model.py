@@ -14,8 +14,9 @@ from pyspark.sql import SparkSession
 
 from toolkit.errors import RequestError
 from toolkit.images.decode import UnreadableImage, check_extent
+from toolkit.sparkdl.bad_rows import BadRows
 from toolkit.sparkdl.cells import image_cells
-from toolkit.sparkdl.computing import BadRows, computation
+from toolkit.sparkdl.computing import computation
 from toolkit.sparkdl.image.rows import OCV_TYPES, pil_image, swap_channels
 from toolkit.sparkdl.keras_image import call_loader
 from toolkit.sparkdl.keras_models import import_keras, pickled, share_model
