@@ -13,7 +13,7 @@ from benchmarks.cases import pipeline
 from benchmarks.figures import Series, ratio, shown
 from benchmarks.images import repeated
 from benchmarks.measure import CommandFailed
-from benchmarks.networks import EFFICIENTNET, RESNET50
+from benchmarks.networks import EFFICIENTNET, RESNET50, converted
 from benchmarks.table import Table
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def _measure(bench: Bench, subject: str, count: int) -> dict[str, Any]:
     column, network = _JOBS[subject]
     storage = bench.stack.storage
     images = repeated(storage, count)
+    converted(network, images.uri)
     output = storage.location("benchmarks", "sparkdl")
     bench.stack.delete(output)
     arguments = [column, network.model, network.weights, images.uri, output.uri]
@@ -107,8 +108,8 @@ def _tables(results: Results) -> list[Table]:
                 "peak memory, MiB",
             ],
             rows,
-            "Images in the bucket to vectors in Parquet there, each in a process of its own. Row by row "
-            "is ResNet50 in f32, in the manner of the original.",
+            "Images in the bucket to vectors in Parquet there, each in a process of its own. Row "
+            "by row: ResNet50 in f32, in the manner of the original.",
         )
     ]
 

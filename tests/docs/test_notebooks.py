@@ -51,7 +51,4 @@ def test_a_notebook_runs(file, stack_environment, monkeypatch, tmp_path) -> None
         kernel_name="python3",
         resources={"metadata": {"path": str(tmp_path)}},
     )
-    client.execute()
-    outputs = [str(output) for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert outputs
-    assert not [output for output in outputs if "Traceback" in output]
+    client.execute()  # raises what a cell raises
