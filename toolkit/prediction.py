@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from toolkit.errors import RequestError
 from toolkit.extraction import Stages, list_source
+from toolkit.folders import cache_folder
 from toolkit.images.decode import UnreadableImage, decode_image
-from toolkit.models import DEFAULT_MODEL, model_spec
+from toolkit.models import DEFAULT_MODEL, check_exact, model_spec, resolve_weights
 from toolkit.progress import Progress, Silent
 from toolkit.session import spark_errors, spark_session
 from toolkit.storage import Location, Storage
@@ -108,7 +109,15 @@ def predict(
     progress = progress or Silent()
     storage = Storage(profile.s3)
     training = find_training(storage, request.trained) if request.trained else None
-    model_spec(request.model)
+    if training is None:
+        check_exact(request.precision)
+        resolve_weights(
+            model_spec(request.model),
+            request.weights,
+            head="classes",
+            cache=cache_folder(),
+            bucket=storage,
+        )
     stages = Stages(progress)
     with stages("images", "Images"):
         sources = _Sources.find(request.images, storage, progress)

@@ -26,7 +26,14 @@ if TYPE_CHECKING:
 
     from toolkit.profiles import S3Settings
 
-__all__ = ["Location", "ObjectInfo", "ObjectNotFound", "Storage", "aws_variables_hidden"]
+__all__ = [
+    "BUCKET_SETTING",
+    "Location",
+    "ObjectInfo",
+    "ObjectNotFound",
+    "Storage",
+    "aws_variables_hidden",
+]
 
 # One object never takes longer than this, retries included; a stalled run says so instead.
 _CONNECT_TIMEOUT = "5s"
@@ -39,7 +46,7 @@ _ENVIRONMENT = threading.RLock()
 # Found without the lock, which is held for seconds while Spark starts. A process has a few.
 _OPEN_STORES: dict[tuple[Storage, str], S3Store] = {}
 # The profile's bucket among Hadoop's settings: ours, for `Storage.from_hadoop_configuration`.
-_BUCKET = "toolkit.bucket"
+BUCKET_SETTING = "toolkit.bucket"
 # What S3A takes for Amazon S3, and where the buckets are that it has no region for.
 _AWS_HOST = "s3.amazonaws.com"
 _AWS_ENDPOINT = re.compile(r"https?://s3([.-](?P<region>[a-z]+-[a-z-]+-\d))?\.amazonaws\.com/?")
@@ -147,7 +154,7 @@ class Storage:
         found = {
             "endpoint": endpoint,
             "region": region,
-            "bucket": get(_BUCKET),
+            "bucket": get(BUCKET_SETTING),
             "access_key_id": None if endpoint == "aws" else key,
             "secret_access_key": None if endpoint == "aws" else secret,
         }
@@ -185,9 +192,11 @@ class Storage:
             )
 
     def exists(self, location: Location) -> bool:
-        """Whether the object exists."""
+        """Whether the object exists; a bucket is none."""
         import obstore
 
+        if not location.key:
+            return False
         try:
             with _translated(location):
                 obstore.head(self._store(location.bucket), location.key)
@@ -281,7 +290,7 @@ class Storage:
         stand on the command line of ``spark-submit``.
         """
         common = {
-            _BUCKET: self.settings.bucket,
+            BUCKET_SETTING: self.settings.bucket,
             "fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",  # s3:// means the same here
             "fs.s3a.endpoint.region": self.settings.region,
             "fs.s3a.committer.name": "magic",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
+from math import isfinite
 from typing import TYPE_CHECKING, Any, cast
 
 from toolkit.errors import JobError, RequestError
@@ -19,7 +21,7 @@ from toolkit.extraction import (
     session_beside,
 )
 from toolkit.jobs import slots
-from toolkit.models import DEFAULT_MODEL, executed_precision
+from toolkit.models import DEFAULT_MODEL, check_exact, executed_precision
 from toolkit.progress import Progress, Silent
 from toolkit.runs import new_run_id, now, versions
 from toolkit.session import spark_errors
@@ -138,7 +140,7 @@ def _grid_value(name: str, text: str) -> float:
         value = float(text)
     except ValueError:
         value = float("nan")
-    if not least <= value <= most or (name in _WHOLE and value != int(value)):
+    if not (least <= value <= most and isfinite(value)) or (name in _WHOLE and value != int(value)):
         kind = "a whole number" if name in _WHOLE else "a number"
         raise RequestError(f"{name} can't be {text!r}: it is {kind} of {least:g} to {most:g}.")
     return value
@@ -184,12 +186,14 @@ def train(
     storage = Storage(profile.s3)
     folder = TrainingFolder(storage, new_run_id())
     network = request.network
+    check_exact(network.precision)
+    _ = network.spec  # what is wrong with the request is told before anything is uploaded
 
     with stages("images", "Images"):
         listing = list_source(
             request.images, storage, limit=request.limit, progress=stages.progress
         )
-        split = _split(listing, request.held_out)
+        split = _split(listing, request.held_out, folds=request.folds)
     weights = find_weights(network, storage)
     with session_beside(spark, profile, log=log, stages=stages) as session:
         with stages("model", f"Model {network.spec.name}"):
@@ -259,7 +263,7 @@ class _Split:
     description: str
 
 
-def _split(listing: ImageListing, held_out: str) -> _Split:
+def _split(listing: ImageListing, held_out: str, *, folds: int) -> _Split:
     """Decide what is held out, before anything is computed.
 
     Raises
@@ -269,16 +273,24 @@ def _split(listing: ImageListing, held_out: str) -> _Split:
     """
     prefix = (listing.location / held_out).uri + "/"
     judged = 0
-    labels: set[str] = set()
+    labels: Counter[str] = Counter()
     for image in listing:
         if image.origin.startswith(prefix):
             judged += 1
         else:
-            labels.add(image.label)
+            labels[image.label] += 1
     if len(labels) < 2:  # noqa: PLR2004 - one is no choice
         raise RequestError(
             f"The training images have {len(labels)} labels, and there must be 2 or more.",
             remedy=f"Name a folder with one folder a label, and {held_out}/ beside them or none.",
+        )
+    most = max(labels.values())
+    if not judged:
+        most -= max(1, most // _HELD_OUT_SHARE)
+    if most < folds:
+        raise RequestError(
+            f"No label has {folds} images to train on, one for each fold: the most are {most}.",
+            remedy="Choose fewer --folds, or bring more images.",
         )
     if judged:
         return _Split(prefix, f"{judged} images in {prefix}")
@@ -333,6 +345,11 @@ def _split_features(
                     f"There are no {name} images, or none of them could be read.",
                     remedy=f"See {folder.file('quarantine').uri} for each image's reason.",
                 )
+        if parts[0].select("fold").distinct().count() < folds:
+            raise JobError(
+                f"No label has {folds} images that could be read, one for each fold.",
+                remedy=f"See {folder.file('quarantine').uri}, or choose fewer --folds.",
+            )
         yield parts
     finally:
         vectors.unpersist()
@@ -375,7 +392,7 @@ def _search(
     )
     found = search.fit(indexed.transform(training).select("index", "features", "fold"))
     candidates = [
-        Candidate(params, round(float(accuracy), 6))
+        Candidate(params, float(accuracy))
         for params, accuracy in zip(request.candidates, found.avgMetrics, strict=True)
     ]
     candidates.sort(key=lambda candidate: -candidate.accuracy)

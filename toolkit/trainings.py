@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from toolkit.dataset import Dataset
 from toolkit.errors import RequestError
-from toolkit.storage import Location, ObjectNotFound, Storage
+
+if TYPE_CHECKING:
+    from toolkit.storage import Location, Storage
 
 __all__ = [
     "TRAININGS",
@@ -125,7 +128,11 @@ def find_training(storage: Storage, training_id: str) -> TrainingFolder:
     RequestError
         There is none, or the start fits several.
     """
-    there = storage.folders(storage.location(TRAININGS))
+    there = [
+        name
+        for name in storage.folders(storage.location(TRAININGS))
+        if storage.exists(TrainingFolder(storage, name).file("train.json"))
+    ]
     fitting = (
         [training_id]
         if training_id in there
@@ -137,11 +144,4 @@ def find_training(storage: Storage, training_id: str) -> TrainingFolder:
             f"{', '.join(there) or 'none'}.",
             remedy="Make one with `toolkit train`, or write the id as it shows it.",
         )
-    folder = TrainingFolder(storage, fitting[0])
-    try:
-        storage.read(folder.file("train.json"))
-    except ObjectNotFound as exc:
-        raise RequestError(
-            f"Training {fitting[0]} has not finished.", remedy="Train again: `toolkit train`."
-        ) from exc
-    return folder
+    return TrainingFolder(storage, fitting[0])

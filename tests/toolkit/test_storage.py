@@ -266,3 +266,7 @@ def test_files_are_the_objects_directly_below_a_location(storage: Storage) -> No
 )
 def test_locations_overlap_by_whole_names(a: str, b: str, overlap: bool) -> None:  # noqa: FBT001
     assert Location.parse(a).overlaps(Location.parse(b)) is overlap
+
+
+def test_a_bucket_is_no_object(storage):
+    assert not storage.exists(Location(storage.name))

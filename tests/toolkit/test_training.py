@@ -148,6 +148,21 @@ def test_a_training_needs_two_labels(launch, tmp_path, sample_files):
         launch(tmp_path)
 
 
+def test_labels_with_fewer_images_than_folds_are_refused(launch, split_folder):
+    with pytest.raises(RequestError, match="No label has 5 images to train on"):
+        launch(split_folder, folds=5)
+
+
+def test_int8_is_refused_before_anything_starts(profile, storage, split_folder, tmp_path):
+    before = storage.folders(storage.location("trained"))
+    request = TrainRequest(images=str(split_folder), precision="int8")
+    with pytest.raises(RequestError, match="int8 is not for this"):
+        train(request, profile, log=tmp_path / "log")  # with no session: none is started
+    with pytest.raises(RequestError, match="int8 is not for this"):
+        list(predict(PredictRequest(images=[__file__], precision="int8"), profile, log=tmp_path))
+    assert storage.folders(storage.location("trained")) == before
+
+
 @pytest.mark.slow
 def test_held_out_images_that_cannot_be_read_are_told(launch, tmp_path, sample_files):
     for label, file in (("a", sample_files[0]), ("b", sample_files[4])):
@@ -197,6 +212,8 @@ def test_without_a_training_the_classes_are_those_of_imagenet(ask, sample_files)
         ("s3a://fruits/none/", {}, "no images"),
         (__file__, {"trained": "2000"}, "fits no trainings"),
         (__file__, {"model": "AlexNet"}, "no model named"),
+        (__file__, {"weights": "none.h5"}, "no weights file"),
+        ("s3a://fruits", {"trained": "2000"}, "fits no trainings"),
     ],
 )
 def test_what_there_is_not_is_refused_before_anything_starts(
@@ -210,7 +227,7 @@ def test_a_training_that_has_not_finished_is_none(storage):
     unfinished = TrainingFolder(storage, "unfinished-1")
     storage.write(unfinished.file("features") / "part-0000000.parquet", b"")
     try:
-        with pytest.raises(RequestError, match="has not finished"):
+        with pytest.raises(RequestError, match="fits no trainings"):
             find_training(storage, "unfinished-1")
     finally:
         storage.delete_all(Location(storage.name, "trained/unfinished-1"))

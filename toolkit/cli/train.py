@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -145,32 +145,43 @@ def predict(
         str | None, typer.Option(help="A training's id or the start of it: see `toolkit train`.")
     ] = None,
     model: Annotated[
-        str, typer.Option(help="Network, for the 1,000 classes of ImageNet.")
-    ] = "EfficientNetLite0",
+        str | None,
+        typer.Option(
+            help="Network, for the 1,000 classes of ImageNet. Default: EfficientNetLite0."
+        ),
+    ] = None,
     weights: Annotated[
-        str, typer.Option(help="imagenet, a file, a URI, or random:SEED for tests.")
-    ] = "imagenet",
+        str | None,
+        typer.Option(help="Its weights: imagenet (default), a file, a URI, or random:SEED."),
+    ] = None,
     precision: Annotated[
-        str, typer.Option(help="auto: the fastest that keeps the features; f32; bf16.")
-    ] = "auto",
+        str | None,
+        typer.Option(help="auto (default): the fastest that keeps the features; f32; bf16."),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, max=1000, help="How many labels to tell.")] = 3,
     as_json: JSON = False,
 ) -> None:
-    """Say what is on images: labels of a training, or classes of ImageNet."""
+    """Say what is on images: labels of a training, or classes of ImageNet.
+
+    Folders are mirrored to the bucket first.
+    """
     from dataclasses import asdict
 
     from toolkit.cli.bars import make_progress
     from toolkit.cli.place import image_source, open_place
+    from toolkit.errors import RequestError
     from toolkit.prediction import PredictRequest
     from toolkit.prediction import predict as classify
 
+    network = {"model": model, "weights": weights, "precision": precision}
+    given: dict[str, Any] = {name: value for name, value in network.items() if value is not None}
+    if trained is not None and given:
+        raise RequestError(
+            f"A training has its own network: --{next(iter(given))} does not go with --trained.",
+            remedy="Leave one of them out.",
+        )
     request = PredictRequest(
-        images=[image_source(image) for image in images],
-        trained=trained,
-        model=model,
-        weights=weights,
-        precision=precision,  # type: ignore[arg-type]  # checked, with the choices named
-        top=top,
+        images=[image_source(image) for image in images], trained=trained, top=top, **given
     )
     progress = make_progress()
     place = open_place(profile, say=progress.say)

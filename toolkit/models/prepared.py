@@ -35,9 +35,21 @@ if TYPE_CHECKING:
     from toolkit.models.weights import ResolvedWeights
     from toolkit.models.zoo import Head, ModelSpec
 
-__all__ = ["EngineName", "Precision", "PreparedModel", "check_setting", "fetch_prepared", "prepare"]
+__all__ = [
+    "EXACT_PRECISIONS",
+    "EngineName",
+    "Precision",
+    "PreparedModel",
+    "check_exact",
+    "check_setting",
+    "fetch_prepared",
+    "prepare",
+]
 
 Precision = Literal["auto", "f32", "bf16", "int8"]
+
+EXACT_PRECISIONS = ("auto", "f32", "bf16")
+"""Those that need no images to be made: all but int8."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,6 +283,16 @@ def _convert(
         dimensions=exact.dimensions,
         multiply_adds=exact.multiply_adds,
     )
+
+
+def check_exact(precision: str) -> None:
+    """Raise a RequestError where a precision is none, or int8, which needs images to be made."""
+    check_setting("openvino", precision)
+    if precision not in EXACT_PRECISIONS:
+        raise RequestError(
+            f"Precision {precision} is not for this.",
+            remedy=f"Choose one of: {', '.join(EXACT_PRECISIONS)}.",
+        )
 
 
 def check_setting(engine: str, precision: str) -> None:

@@ -9,7 +9,7 @@ from pyspark.ml import Transformer
 from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
 
-from toolkit.models import CLASSES, MODELS
+from toolkit.models import CLASSES, EXACT_PRECISIONS, MODELS
 from toolkit.sparkdl.bad_rows import CountsBadRows
 from toolkit.sparkdl.computing import computation
 from toolkit.sparkdl.networks import NamedNetwork, Source, share_network
@@ -79,7 +79,7 @@ class _NamedImageTransformer(
         Params._dummy(),
         "precision",
         "auto: the fastest that keeps the features; f32; bf16.",
-        typeConverter=one_of(["auto", "f32", "bf16"]),
+        typeConverter=one_of(EXACT_PRECISIONS),
     )
 
     def __init__(self) -> None:

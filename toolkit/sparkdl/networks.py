@@ -11,9 +11,9 @@ from toolkit.folders import cache_folder
 from toolkit.images.decode import decode_image
 from toolkit.models import load_engine, model_spec, prepare, resolve_weights
 from toolkit.sparkdl.cells import file_cells, image_cells
+from toolkit.sparkdl.hadoop import profile_storage, session_storage
 from toolkit.sparkdl.image.pixels import rgb_of_size
 from toolkit.sparkdl.spark_files import share_folder
-from toolkit.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,6 @@ __all__ = ["NamedNetwork", "Source", "share_network"]
 Source = Literal["struct", "file"]
 """What a cell holds: an image struct, or the content of an image file."""
 
-_BUCKET = "toolkit.bucket"
 _ENGINES_LOADED = 4
 
 
@@ -98,18 +97,14 @@ def share_network(
     """
     spec = model_spec(name)
     cache = cache_folder()
-    bucket = _bucket(spark)
-    found = resolve_weights(spec, weights, head=head, cache=cache, bucket=bucket)
+    bucket = profile_storage(spark)
+    # A whole URI needs no profile: any session that is set up for the store can read it.
+    store = session_storage(spark) if "://" in weights else bucket
+    found = resolve_weights(spec, weights, head=head, cache=cache, bucket=store)
     model = prepare(spec, found, precision=precision, head=head, cache=cache, bucket=bucket)
     # Elsewhere the folder is another one.
     shared = share_folder(spark, Path(model.folder), name=model.key)
     return _Network(replace(model, folder=""), shared)
-
-
-def _bucket(spark: SparkSession) -> Storage | None:
-    """Return the store of the session's profile; None where no profile has set one."""
-    hadoop: Any = spark.sparkContext._jsc.hadoopConfiguration()
-    return Storage.from_hadoop_configuration(hadoop.get) if hadoop.get(_BUCKET) else None
 
 
 @lru_cache(maxsize=_ENGINES_LOADED)

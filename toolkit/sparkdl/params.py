@@ -96,9 +96,12 @@ class HasOutputMode(Params):
 
 
 def given(stage: Params) -> dict[str, Any]:
-    """Return the arguments of the method of a stage that PySpark's ``keyword_only`` wraps."""
+    """Return the arguments of the method of a stage that PySpark's ``keyword_only`` wraps.
+
+    None stands for: not given. PySpark would keep it, and could not load what it has saved.
+    """
     arguments: dict[str, Any] = stage._input_kwargs  # type: ignore[attr-defined]
-    return arguments
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 def optional(stage: Params, param: Param[T]) -> T | None:

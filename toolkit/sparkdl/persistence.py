@@ -21,6 +21,7 @@ from pyspark.ml.util import (
     MLWriter,
 )
 
+from toolkit.sparkdl.hadoop import hadoop_settings
 from toolkit.sparkdl.spark_files import keep
 
 if TYPE_CHECKING:
@@ -107,25 +108,32 @@ class _Writer(DefaultParamsWriter):
     def __init__(self, stage: Any) -> None:
         super().__init__(stage)
         self._stage = stage
+        self._names: dict[str, str] = {}
+        self._contents: dict[str, bytes] = {}
 
-    def saveImpl(self, path: str) -> None:
+    def save(self, path: str) -> None:
+        # First, as overwriting begins with deleting: what can't be saved replaces nothing.
         kinds = self._stage.attachments
         values = {
             param.name: value
             for param, value in self._stage.extractParamMap().items()
             if param.name in kinds and value is not None
         }
-        names = {name: kinds[name].name(name, value) for name, value in values.items()}
+        self._names = {name: kinds[name].name(name, value) for name, value in values.items()}
+        self._contents = {name: kinds[name].dump(value) for name, value in values.items()}
+        super().save(path)
+
+    def saveImpl(self, path: str) -> None:
+        kinds = self._stage.attachments
         plain = self._stage.copy()
         for name in kinds:
             for params in (plain._paramMap, plain._defaultParamMap):
                 params.pop(plain.getParam(name), None)
         DefaultParamsWriter.saveMetadata(
-            plain, path, self.sparkSession, extraMetadata={_EXTRA: names}
+            plain, path, self.sparkSession, extraMetadata={_EXTRA: self._names}
         )
-        for name, value in values.items():
-            content = kinds[name].dump(value)
-            _write(self.sparkSession, f"{path}/{_FOLDER}/{names[name]}", content)
+        for name, content in self._contents.items():
+            _write(self.sparkSession, f"{path}/{_FOLDER}/{self._names[name]}", content)
 
 
 class _Reader(DefaultParamsReader[Any]):
@@ -171,4 +179,4 @@ def _hadoop(spark: SparkSession, uri: str) -> tuple[Any, Any, Any]:
     # PySpark has no public way to Hadoop's file systems.
     jvm: Any = spark.sparkContext._jvm
     path = jvm.org.apache.hadoop.fs.Path(uri)
-    return jvm, path, path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
+    return jvm, path, path.getFileSystem(hadoop_settings(spark))

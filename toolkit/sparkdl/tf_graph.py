@@ -353,6 +353,10 @@ class SharedGraph:
         )
 
 
+class Uncomputable(ValueError):  # noqa: N818 - named for what happened
+    """A graph refuses its inputs; the text is one short line."""
+
+
 @dataclass(frozen=True)
 class LoadedGraph:
     """A graph in a worker process.
@@ -395,6 +399,8 @@ class LoadedGraph:
         ------
         ValueError
             An output has no row for each of the inputs.
+        Uncomputable
+            An operation of the graph refuses the values or their shape.
         """
         typed = {name: np.asarray(each, self.dtypes[name]) for name, each in inputs.items()}
         rows = len(next(iter(typed.values())))
@@ -415,7 +421,11 @@ class LoadedGraph:
     def _compute_batch(self, inputs: dict[str, NDArray[Any]]) -> Mapping[str, Any]:
         import tensorflow as tf
 
-        return self.signature(**{name: tf.constant(each) for name, each in inputs.items()})
+        try:
+            return self.signature(**{name: tf.constant(each) for name, each in inputs.items()})
+        except tf.errors.InvalidArgumentError as exc:
+            first_line = str(exc.message).strip().partition("\n")[0]
+            raise Uncomputable(f"the graph cannot compute it: {first_line}") from exc
 
 
 def share_graph(spark: SparkSession, graph: TFInputGraph) -> SharedGraph:

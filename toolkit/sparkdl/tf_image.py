@@ -38,6 +38,7 @@ from toolkit.sparkdl.tf_graph import (
     SharedGraph,
     Tensor,
     TFInputGraph,
+    Uncomputable,
     share_graph,
 )
 
@@ -245,6 +246,7 @@ class _Loaded:
         self._program = program
         self._graph = graph
         self._sides = (program.input.shape or (None,) * _IMAGE_AXES)[1:]
+        self._possible: dict[tuple[int, ...], bool] = {}
         sized = [side for side in self._sides if side is not None]
         if graph.batch:
             self.batch_size = graph.batch
@@ -264,7 +266,20 @@ class _Loaded:
             if expected not in {None, side}:
                 sizes = " x ".join(str(each) for each in pixels.shape)
                 raise UnreadableImage(f"{sizes} values do not fit the input {self._program.input}")
+        if None in self._sides and not self._can_compute(pixels):
+            raise UnreadableImage(f"the graph cannot compute the shape {pixels.shape}")
         return pixels
+
+    def _can_compute(self, pixels: NDArray[Any]) -> bool:
+        """Tell whether a shape of a free input leaves something to every operation: try it once."""
+        if pixels.shape not in self._possible:
+            try:
+                self._compute(pixels[np.newaxis])
+            except Uncomputable:
+                self._possible[pixels.shape] = False
+            else:
+                self._possible[pixels.shape] = True
+        return self._possible[pixels.shape]
 
     def compute(self, batch: NDArray[Any]) -> NDArray[Any]:
         at_once = self._graph.batch or _images_at_once(batch.shape[1:])

@@ -43,6 +43,7 @@ from toolkit.sparkdl.tf_graph import (
     SharedGraph,
     Tensor,
     TFInputGraph,
+    Uncomputable,
     share_graph,
 )
 
@@ -456,7 +457,7 @@ class _Computation:
                 start = 0
                 while start < count:
                     window = np.arange(start, min(start + at_once, count))
-                    results, size = self._compute(graph, batch, window)
+                    results, size = self._compute(graph, batch, window, refused=unusable)
                     yield self._column(results)
                     at_once = int(np.clip(_BYTES * len(window) // max(size, 1), 1, _MOST_ROWS))
                     start += len(window)
@@ -464,7 +465,12 @@ class _Computation:
             report(unusable, rows=rows, bad=self.bad)
 
     def _compute(
-        self, graph: LoadedGraph, batch: _Batch, window: NDArray[np.int64]
+        self,
+        graph: LoadedGraph,
+        batch: _Batch,
+        window: NDArray[np.int64],
+        *,
+        refused: Counter[str],
     ) -> tuple[list[list[NDArray[Any] | None]], int]:
         """Compute the outputs of some rows, and return their size with that of the inputs."""
         results: list[list[NDArray[Any] | None]] = [[None] * len(window) for _ in self.names]
@@ -476,12 +482,33 @@ class _Computation:
                 feed.tensor.name: feed.rows(cells, group)
                 for feed, cells in zip(self.feeds, batch.cells, strict=True)
             }
-            outputs = graph.compute(inputs, self.names)
-            size += sum(each.nbytes for each in (*inputs.values(), *outputs.values()))
-            for name, cells_of_output in zip(self.names, results, strict=True):
-                for row, result in zip(group - window[0], outputs[name], strict=True):
-                    cells_of_output[row] = result
+            size += sum(each.nbytes for each in inputs.values())
+            for rows, outputs in self._outputs(graph, inputs, group - window[0], refused=refused):
+                size += sum(each.nbytes for each in outputs.values())
+                for name, cells_of_output in zip(self.names, results, strict=True):
+                    for row, result in zip(rows, outputs[name], strict=True):
+                        cells_of_output[row] = result
         return results, size
+
+    def _outputs(
+        self,
+        graph: LoadedGraph,
+        inputs: dict[str, NDArray[Any]],
+        rows: NDArray[np.int64],
+        *,
+        refused: Counter[str],
+    ) -> Iterator[tuple[NDArray[np.int64], dict[str, NDArray[Any]]]]:
+        """Compute rows together, or each alone where the graph refuses one of them."""
+        try:
+            yield rows, graph.compute(inputs, self.names)
+        except Uncomputable as exc:
+            if len(rows) == 1:
+                refused[str(exc)] += 1
+                return
+            for place in range(len(rows)):
+                one = slice(place, place + 1)
+                alone = {name: each[one] for name, each in inputs.items()}
+                yield from self._outputs(graph, alone, rows[one], refused=refused)
 
     def _column(self, results: list[list[NDArray[Any] | None]]) -> pa.Array:
         return pa.StructArray.from_arrays(

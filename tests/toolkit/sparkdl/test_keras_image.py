@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -238,3 +239,12 @@ def test_stages_and_pipelines_save_and_load(frame, storage, tmp_path, place):
     np.testing.assert_array_equal(vectors(loaded.transform(frame)), expected)
     pipeline = PipelineModel.load(f"{root}/pipeline")
     np.testing.assert_array_equal(vectors(pipeline.transform(frame)), expected)
+
+
+def test_what_cannot_be_saved_replaces_nothing(spark, tmp_path):
+    root = (tmp_path / "stage").as_uri()
+    stage = transformer(save(classifier(), tmp_path / "model.keras"))
+    stage.save(root)
+    with pytest.raises(Exception, match="lock"):
+        stage.copy({stage.imageLoader: threading.Lock()}).write().overwrite().save(root)
+    assert KerasImageFileTransformer.load(root).uid == stage.uid

@@ -180,6 +180,13 @@ def test_arguments_are_keywords_with_the_defaults_of_sparkdl():
     assert featurizer.setModelName("VGG16").setPooling("avg").getPooling() == "avg"
 
 
+def test_none_is_a_parameter_that_is_not_given(spark, tmp_path):
+    stage = DeepImageFeaturizer(modelName=MODEL, pooling=None, batchSize=None, weights=None)
+    assert stage.getWeights() == "imagenet"
+    stage.save(str(tmp_path / "stage"))
+    assert DeepImageFeaturizer.load(str(tmp_path / "stage")).getBatchSize() is None
+
+
 @pytest.mark.parametrize(
     ("param", "value", "named"),
     [
@@ -243,6 +250,26 @@ def test_encoded_files_of_any_format_are_read(spark, sample_files):
     found = vectors(featurizer.transform(frame))
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_array_equal(found[0], found[2])
+
+
+@pytest.mark.slow
+def test_weights_in_the_store_are_found_in_a_session_that_no_profile_has_set_up(
+    spark, storage, files, monkeypatch
+):
+    key = storage.location("weights", "efficientnet.pth")
+    source = resolve_weights(model_spec(MODEL), "imagenet", cache=cache_folder()).path
+    storage.upload(source, key)
+    hadoop = spark.sparkContext._jsc.hadoopConfiguration()
+    bucket = hadoop.get("toolkit.bucket")
+    hadoop.unset("toolkit.bucket")
+    try:
+        featurizer = DeepImageFeaturizer(
+            inputCol="file", outputCol="features", modelName=MODEL, weights=key.uri
+        )
+        assert vectors(featurizer.transform(files.limit(1))).shape == (1, 1280)
+    finally:
+        hadoop.set("toolkit.bucket", bucket)
+        storage.delete_all(key)
 
 
 @pytest.mark.slow

@@ -122,6 +122,19 @@ def test_what_does_not_fit_becomes_null_and_is_counted(tf, spark):
     assert stage.badRows == 7
 
 
+def test_a_size_that_an_operation_does_not_bear_becomes_null(tf, spark):
+    kernel = tf.ones([5, 5, 3, 1])
+    stage = transformer(
+        graph=lambda images: tf.reduce_sum(tf.nn.conv2d(images, kernel, 1, "VALID"), [1, 2])
+    )
+    sizes = (6, 2, 7)
+    found = vectors(
+        stage, image_frame(spark, [np.ones((size, size, 3), np.uint8) for size in sizes])
+    )
+    assert [None if each is None else each.tolist() for each in found] == [[300], None, [675]]
+    assert stage.badRows == 1
+
+
 @pytest.mark.parametrize("place", ["local", "s3a"])
 def test_a_saved_stage_computes_the_same(means, frame, storage, tmp_path, place):
     stage = transformer(channelOrder="BGR", graph=means, inputTensor="images")

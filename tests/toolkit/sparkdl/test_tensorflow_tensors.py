@@ -129,6 +129,21 @@ def test_rows_that_do_not_fit_are_null_and_counted(graph, spark):
     assert transformer.badRows == 4
 
 
+def test_a_row_that_an_operation_refuses_is_null_and_its_neighbours_are_not(tf, spark):
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)])
+    def look_up(places):
+        return {"found": tf.gather(tf.constant([10, 20, 30]), places)}
+
+    transformer = TFTransformer(
+        tfInputGraph=TFInputGraph.fromFunction(look_up),
+        inputMapping={"place": "places"},
+        outputMapping={"found": "found"},
+    )
+    frame = spark.createDataFrame([(0,), (7,), (2,)], "place int").coalesce(1)
+    assert [row.found for row in transformer.transform(frame).collect()] == [10, None, 30]
+    assert transformer.badRows == 1
+
+
 def test_null_and_sparse_vectors(graph, spark):
     rows = [(Vectors.sparse(3, [1], [2.0]), 1), (None, 2), (Vectors.dense([1, 2]), 3)]
     frame = spark.createDataFrame(rows, ["vector", "count"]).coalesce(1)

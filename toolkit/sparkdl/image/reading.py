@@ -18,6 +18,7 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from toolkit.ahead import in_order
 from toolkit.errors import RequestError
 from toolkit.images.listing import files_below
+from toolkit.sparkdl.hadoop import session_storage
 from toolkit.storage import Location, ObjectNotFound, Storage
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from toolkit.storage import ObjectInfo
 
-__all__ = ["SourceFile", "read_each", "read_files", "session_storage"]
+__all__ = ["SourceFile", "read_each", "read_files"]
 
 ToRow = Callable[[str, bytes], Sequence[Any] | None]
 
@@ -122,13 +123,6 @@ def read_each(
         keys = keys.repartition(partitions)
     reader = _Reader(storage, to_row, to_arrow_schema(schema))
     return keys.mapInArrow(reader.read, schema)
-
-
-def session_storage(spark: SparkSession) -> Storage:
-    """Return the object store that a session's Spark is set up for."""
-    # There is no public way to the settings of Hadoop, the session's own included.
-    hadoop = spark._jsparkSession.sessionState().newHadoopConf()
-    return Storage.from_hadoop_configuration(hadoop.get)
 
 
 class SourceFile(NamedTuple):
