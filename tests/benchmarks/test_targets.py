@@ -2,7 +2,16 @@
 
 import pytest
 
-from benchmarks.cases import engine, large_image, pca, pipeline, quality, reading, worker_memory
+from benchmarks.cases import (
+    engine,
+    large_image,
+    pca,
+    pipeline,
+    quality,
+    reading,
+    sparkdl,
+    worker_memory,
+)
 from benchmarks.results import Measurement, Results
 from benchmarks.targets import Target, target_table, targets
 
@@ -52,7 +61,7 @@ def test_an_upper_bound_is_kept_from_below():
 
 def test_without_results_every_target_is_there_and_none_is_measured(results):
     rows = target_table(results).rows
-    assert len(rows) == 16
+    assert len(rows) == 19
     assert {row[3] for row in rows} == {"not measured"}
 
 
@@ -68,6 +77,21 @@ def test_ours_is_compared_with_the_notebook_in_marginal_rate_and_in_cold_total(r
     total = found(results, ["cold total at 1,600", "notebook"])
     assert total.measured == pytest.approx({1: 2.5, 2: 3.0})
     assert found(results, ["Daft"]).measured == pytest.approx({1: 1.5, 2: 2.0})
+
+
+def test_sparkdl_is_compared_with_our_run_and_with_row_by_row_in_marginal_rate(results):
+    for case, subject, seconds in (
+        (pipeline, pipeline.OURS_RESNET50, 95.0),
+        (pipeline, pipeline.ROW_BY_ROW, 400.0),
+        (sparkdl, sparkdl.FILES_RESNET50, 100.0),
+        (sparkdl, sparkdl.STRUCTS_RESNET50, 50.0),
+    ):
+        add(results, case, subject, 1600, {"seconds": 10.0})
+        add(results, case, subject, 4000, {"seconds": 10.0 + seconds})
+    files = found(results, ["on files, ResNet50"])
+    assert (files.measured, files.at_least) == (pytest.approx({1: 0.95}), 0.9)
+    structs = found(results, ["on structs, ResNet50"])
+    assert (structs.measured, structs.at_least) == (pytest.approx({1: 8.0}), 5)
 
 
 def test_with_amx_more_is_asked_for(results):
