@@ -132,12 +132,14 @@ def old_graph(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_becomes_a_saved_model(old_graph):
     exec(BLOCKS["checkpoint"], {})
     graph = sparkdl.TFInputGraph.fromSavedModel("model")
     assert (graph.input().name, graph.output().name) == ("x", "y")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorflow")
 def test_a_frozen_graph_becomes_a_function(spark, old_graph):
     names = {}
@@ -146,6 +148,7 @@ def test_a_frozen_graph_becomes_a_function(spark, old_graph):
     assert names["transformer"].transform(frame).collect()[0].results == [3.0, 6.0]
 
 
+@pytest.mark.slow
 def test_a_function_and_layers_of_ones_own_run(spark):
     driver_tensorflow()
     names = {}
