@@ -129,7 +129,9 @@ def _preprocess(spec: ModelSpec, pixels: Any) -> Any:
     return keras.layers.Rescaling(how.scale, list(how.offset))(pixels)
 
 
-def _load_weights(spec: ModelSpec, backbone: Any, weights: ResolvedWeights, *, head: Head) -> None:
+def _load_weights(
+    spec: ModelSpec, backbone: Any, weights: ResolvedWeights, *, head: Head = "pooled"
+) -> None:
     path = weights.path
     try:
         if str(path).endswith(".pth") and spec.name == DEFAULT_MODEL:

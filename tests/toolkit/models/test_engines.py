@@ -67,7 +67,9 @@ def check_agreement(name: str, weights: str, images: np.ndarray, cache: Path) ->
         model = prepared(name, cache=cache, precision=precision, **options)
         engine = load_engine(model, threads=2)
         features = engine.compute(images)
-        assert engine.precision == precision
+        # Without AVX-512 there is no bf16, not even emulated: f32 stands in for it, and says so.
+        assert engine.precision == executed_precision(model)
+        assert engine.precision in {precision, "f32"}
         assert features.shape == (len(images), model.dimensions)
         assert features.dtype == np.float32
         assert cosines(features, reference).min() >= least, precision
