@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from toolkit.errors import RequestError
-from toolkit.extraction import Stages, list_source
+from toolkit.extraction import Stages, list_source, session_beside
 from toolkit.folders import cache_folder
 from toolkit.images.decode import UnreadableImage, decode_image
 from toolkit.models import DEFAULT_MODEL, check_exact, model_spec, resolve_weights
 from toolkit.progress import Progress, Silent
-from toolkit.session import spark_errors, spark_session
+from toolkit.session import spark_errors
 from toolkit.storage import Location, Storage
 from toolkit.trainings import find_training
 
@@ -121,12 +120,8 @@ def predict(
     stages = Stages(progress)
     with stages("images", "Images"):
         sources = _Sources.find(request.images, storage, progress)
-    with ExitStack() as exits:
-        if spark is None:
-            with stages("spark", "Spark session"):
-                spark = exits.enter_context(spark_session(profile, app="toolkit", log=log))
-        exits.enter_context(spark_errors(log))
-        images = sources.frame(spark, storage)
+    with session_beside(spark, profile, log=log, stages=stages) as session, spark_errors(log):
+        images = sources.frame(session(), storage)
         rows = (
             _by_training(images, training.file("model").uri, top=request.top)
             if training

@@ -216,7 +216,7 @@ def train(
                     labels, classifier, candidates = _search(training, request)
                 with stages("judge", "Judge on held-out images"):
                     labels_seen, confusion = _judge(classifier, held_out, labels=labels)
-                numbers = {"training": training.count(), "held_out": held_out.count()}
+                judged = sum(map(sum, confusion))
             with stages("save", "Save the model"):
                 uri = folder.file("model").uri
                 pipeline = _pipeline(
@@ -234,10 +234,14 @@ def train(
         precision=executed_precision(model),
         held_out=split.description,
         folds=request.folds,
-        counts=numbers | {"quarantined": counts.quarantined},
+        counts={
+            "training": counts.featurized - judged,
+            "held_out": judged,
+            "quarantined": counts.quarantined,
+        },
         candidates=candidates,
         labels=labels_seen,
-        accuracy=sum(confusion[i][i] for i in range(len(confusion))) / numbers["held_out"],
+        accuracy=sum(confusion[i][i] for i in range(len(confusion))) / judged,
         scores=_scores(labels_seen, confusion),
         confusion=confusion,
         seconds=stages.seconds,

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ImageCell",
     "array_of",
-    "file_cells",
     "image_cells",
     "list_cells",
     "plain_cells",
@@ -49,14 +48,8 @@ def image_cells(column: pa.StructArray) -> Iterator[ImageCell | None]:
             yield ImageCell(height, width, channels, mode, data.as_buffer())
 
 
-def file_cells(column: pa.Array) -> Iterator[bytes | None]:
-    """Yield the contents of files."""
-    for cell in column:
-        yield cell.as_py()
-
-
 def plain_cells(column: pa.Array) -> Iterator[Any]:
-    """Yield values as Python has them: strings, numbers, lists."""
+    """Yield values as Python has them: strings, contents of files, numbers."""
     for cell in column:
         yield cell.as_py()
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import pyarrow as pa
@@ -113,7 +114,7 @@ class _Computation:
 
         def images() -> Iterator[tuple[int, NDArray[Any] | str]]:
             row = 0
-            for column in _chain(first, columns):
+            for column in chain([first], columns):
                 for cell in loaded.cells(column):
                     yield row, _read(loaded, cell)
                     row += 1
@@ -155,11 +156,6 @@ class _Portion:
     def pop(self) -> list[NDArray[np.float32] | None]:
         ready, self.ready, self._bytes = self.ready, [], 0
         return ready
-
-
-def _chain(first: pa.Array, others: Iterator[pa.Array]) -> Iterator[pa.Array]:
-    yield first
-    yield from others
 
 
 def _read(loaded: Loaded, cell: Any) -> NDArray[Any] | str:

@@ -25,4 +25,5 @@ def session_storage(spark: SparkSession) -> Storage:
 
 def profile_storage(spark: SparkSession) -> Storage | None:
     """Return the store of the toolkit's profile; None in a session that no profile has set up."""
-    return session_storage(spark) if hadoop_settings(spark).get(BUCKET_SETTING) else None
+    get = hadoop_settings(spark).get
+    return Storage.from_hadoop_configuration(get) if get(BUCKET_SETTING) else None

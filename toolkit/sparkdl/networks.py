@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from toolkit.folders import cache_folder
 from toolkit.images.decode import decode_image
 from toolkit.models import load_engine, model_spec, prepare, resolve_weights
-from toolkit.sparkdl.cells import file_cells, image_cells
+from toolkit.sparkdl.cells import image_cells, plain_cells
 from toolkit.sparkdl.hadoop import profile_storage, session_storage
 from toolkit.sparkdl.image.pixels import rgb_of_size
 from toolkit.sparkdl.spark_files import share_folder
@@ -138,7 +138,7 @@ class _FromStruct(_Loaded):
 
 class _FromFile(_Loaded):
     def cells(self, column: pa.Array) -> Iterator[Any]:
-        return file_cells(column)
+        return plain_cells(column)
 
     def read(self, cell: bytes) -> NDArray[np.uint8]:
         return decode_image(cell, size=self._size, resampling=self._resampling)

@@ -20,7 +20,7 @@ from pyspark.sql.types import (
 )
 
 from toolkit.models import top_classes
-from toolkit.sparkdl.image.imageIO import imageTypeByName
+from toolkit.sparkdl.image.rows import image_row
 from toolkit.sparkdl.image.schema import ImageSchema
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Arrays", "Classes", "Images", "Results", "Tensors", "Vectors"]
+__all__ = ["Classes", "Images", "Results", "Tensors", "Vectors"]
 
 _IMAGE_DIMENSIONS = 3
 _DENSE = 1  # VectorUDT's `type` of a dense vector; 0 is a sparse one
@@ -74,20 +74,6 @@ class Vectors:
             fields=list(kind),
             mask=_missing(results),
         )
-
-
-@dataclass(frozen=True)
-class Arrays:
-    """Arrays of floats."""
-
-    @property
-    def data_type(self) -> DataType:
-        """Its type in Spark."""
-        return ArrayType(FloatType(), containsNull=False)
-
-    def column(self, results: Sequence[NDArray[np.float32] | None]) -> pa.Array:
-        """Make a piece of the column."""
-        return _lists(results, to_arrow_type(self.data_type), mask=_missing(results))
 
 
 @dataclass(frozen=True)
@@ -202,29 +188,19 @@ def _image(result: NDArray[np.float32] | None) -> dict[str, Any] | None:
         return None
     if result.ndim != _IMAGE_DIMENSIONS:
         raise ValueError(f"outputMode 'image' needs results of 3 dimensions, not {result.shape}")
-    height, width, channels = result.shape
-    return {
-        "origin": "",
-        "height": height,
-        "width": width,
-        "nChannels": channels,
-        "mode": imageTypeByName(f"CV_32FC{channels}").ord,
-        "data": np.ascontiguousarray(result, np.float32).tobytes(),
-    }
+    return image_row(np.asarray(result, np.float32)).asDict()
 
 
 def _missing(results: Sequence[NDArray[np.float32] | None]) -> pa.Array:
     return pa.array([result is None for result in results], pa.bool_())
 
 
-def _lists(
-    results: Sequence[NDArray[np.float32] | None], kind: pa.DataType, *, mask: pa.Array = None
-) -> pa.Array:
+def _lists(results: Sequence[NDArray[np.float32] | None], kind: pa.DataType) -> pa.Array:
     """Make lists of numbers, an empty one for None, without a Python object a number."""
     flat = [np.empty(0, np.float32) if each is None else each.reshape(-1) for each in results]
     values = pa.array(np.concatenate([*flat, np.empty(0, np.float32)]))
     return pa.ListArray.from_arrays(
-        _offsets([len(each) for each in flat]), values.cast(kind.value_type), type=kind, mask=mask
+        _offsets([len(each) for each in flat]), values.cast(kind.value_type), type=kind
     )
 
 

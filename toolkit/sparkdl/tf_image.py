@@ -14,11 +14,12 @@ from pyspark.errors import IllegalArgumentException
 from pyspark.ml import Transformer
 from pyspark.ml.param import Param, Params
 
-from toolkit.images.decode import UnreadableImage, check_extent
+from toolkit.images.decode import UnreadableImage
 from toolkit.sparkdl.bad_rows import CountsBadRows
 from toolkit.sparkdl.cells import ImageCell, image_cells
 from toolkit.sparkdl.computing import computation
-from toolkit.sparkdl.image.rows import UNDEFINED, image_type, swap_channels
+from toolkit.sparkdl.image.pixels import stored_pixels
+from toolkit.sparkdl.image.rows import swap_channels
 from toolkit.sparkdl.params import (
     HasColumns,
     HasOutputMode,
@@ -259,7 +260,7 @@ class _Loaded:
         return image_cells(column)
 
     def read(self, cell: ImageCell) -> NDArray[Any]:
-        pixels = _pixels(cell)
+        pixels = stored_pixels(*cell)
         if self._program.order == "L" and pixels.shape[2] != 1:
             raise UnreadableImage(f"{pixels.shape[2]} channels, but channelOrder is L")
         for side, expected in zip(pixels.shape, self._sides, strict=True):
@@ -297,30 +298,6 @@ class _Loaded:
 def _images_at_once(sides: list[int] | tuple[int, ...]) -> int:
     size = math.prod(sides) * np.dtype(np.float32).itemsize
     return min(max(_BYTES // size, 1), _MOST_IMAGES)
-
-
-def _pixels(cell: ImageCell) -> NDArray[Any]:
-    """Return the values of an image struct, of shape (height, width, channels): a view.
-
-    Raises
-    ------
-    UnreadableImage
-        The fields do not fit each other, or the type is unknown.
-    """
-    if cell.mode == UNDEFINED:
-        raise UnreadableImage("no image: its file could not be decoded")
-    try:
-        kind = image_type(cell.mode)
-    except KeyError:
-        raise UnreadableImage(f"unsupported image type {cell.mode}") from None
-    if cell.n_channels != kind.nChannels:
-        raise UnreadableImage(f"{cell.n_channels} channels, but the image type is {kind.name}")
-    check_extent(cell.width, cell.height)
-    shape = (cell.height, cell.width, cell.n_channels)
-    expected = math.prod(shape) * np.dtype(kind.dtype).itemsize
-    if len(cell.data) != expected:
-        raise UnreadableImage(f"{len(cell.data)} bytes of pixels instead of {expected}")
-    return np.frombuffer(cell.data, kind.dtype).reshape(shape)
 
 
 def _to_graph(value: Any, *, channels: int) -> TFInputGraph:

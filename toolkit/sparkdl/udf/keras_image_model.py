@@ -11,16 +11,18 @@ import numpy as np
 import pyarrow as pa
 from pyspark import cloudpickle
 from pyspark.sql import SparkSession
+from pyspark.sql.types import FloatType
 
 from toolkit.errors import RequestError
-from toolkit.images.decode import UnreadableImage, check_extent
+from toolkit.images.decode import UnreadableImage
 from toolkit.sparkdl.bad_rows import BadRows
 from toolkit.sparkdl.cells import image_cells
 from toolkit.sparkdl.computing import computation
-from toolkit.sparkdl.image.rows import OCV_TYPES, pil_image, swap_channels
+from toolkit.sparkdl.image.pixels import stored_pixels
+from toolkit.sparkdl.image.rows import pil_image, swap_channels
 from toolkit.sparkdl.keras_image import call_loader
 from toolkit.sparkdl.keras_models import import_keras, pickled, share_model
-from toolkit.sparkdl.results import Arrays
+from toolkit.sparkdl.results import Tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["registerKerasImageUDF"]
 
-_TYPES = {each.ord: each for each in OCV_TYPES}
 _AXES = 3  # height, width, channels
 
 
@@ -92,7 +93,7 @@ def registerKerasImageUDF(
     program = _ImageStructs(
         model, None if preprocessor is None else pickled(preprocessor, "The preprocessor")
     )
-    function: Any = computation(program, Arrays(), bad=BadRows().counter(spark))
+    function: Any = computation(program, Tensors(FloatType(), 1), bad=BadRows().counter(spark))
     return spark.udf.register(udf_name, function)
 
 
@@ -138,7 +139,7 @@ class _LoadedImageStructs:
 
 class _Direct(_LoadedImageStructs):
     def read(self, cell: ImageCell) -> NDArray[Any]:
-        return self._model.fit_to_input(swap_channels(_pixels(cell)), np.float32)
+        return self._model.fit_to_input(swap_channels(stored_pixels(*cell)), np.float32)
 
 
 class _Preprocessed(_LoadedImageStructs):
@@ -147,22 +148,9 @@ class _Preprocessed(_LoadedImageStructs):
         self._preprocessor = preprocessor
 
     def read(self, cell: ImageCell) -> NDArray[Any]:
-        if _pixels(cell).dtype != np.uint8:
+        if stored_pixels(*cell).dtype != np.uint8:
             raise UnreadableImage("an image of floats cannot become a PNG")
         with tempfile.NamedTemporaryFile(suffix=".png") as file:
             pil_image(cell.height, cell.width, cell.mode, cell.data).save(file, "PNG")
             file.flush()
             return self._model.fit_to_input(call_loader(self._preprocessor, file.name), np.float32)
-
-
-def _pixels(cell: ImageCell) -> NDArray[Any]:
-    """Return the values of a struct, of shape (height, width, channels), in the order BGRA."""
-    kind = _TYPES.get(cell.mode)
-    if kind is None or cell.n_channels != kind.nChannels:
-        raise UnreadableImage(f"no image type: {cell.mode}, of {cell.n_channels} channels")
-    check_extent(cell.width, cell.height)
-    shape = (cell.height, cell.width, cell.n_channels)
-    expected = int(np.prod(shape)) * np.dtype(kind.dtype).itemsize
-    if len(cell.data) != expected:
-        raise UnreadableImage(f"{len(cell.data)} bytes of pixels instead of {expected}")
-    return np.ndarray(shape, kind.dtype, cell.data)
