@@ -393,5 +393,6 @@ def expect(found: int, expected: int, what: str) -> None:
     if found != expected:
         raise JobError(
             f"{found} {what}, and it should be {expected}.",
-            remedy="Run again with --fresh; if it stays, please report it with the run's folder.",
+            remedy="Begin anew (`toolkit run --fresh`); if it stays, please report it with the "
+            "record, run.json or train.json.",
         )

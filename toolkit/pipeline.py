@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from toolkit import report
 from toolkit.dataset import Dataset
-from toolkit.errors import RequestError, ToolkitError
+from toolkit.errors import RequestError
 from toolkit.extraction import (
     NetworkRequest,
     Stages,
@@ -38,6 +37,7 @@ from toolkit.runs import (
     all_runs,
     new_run_id,
     now,
+    recording_failure,
     versions,
 )
 from toolkit.session import spark_errors
@@ -45,7 +45,6 @@ from toolkit.storage import Location, Storage
 from toolkit.trainings import TRAININGS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from pyspark.sql import SparkSession
@@ -137,7 +136,7 @@ def run(
         features = folder.dataset("features")
         result = Dataset(storage, output or folder.file("result"))
 
-        with _recording_failure(folder, record), spark_errors(log):
+        with recording_failure(folder.save, record), spark_errors(log):
             work = session()
             counts = extract(
                 work,
@@ -253,17 +252,6 @@ def _unfinished(storage: Storage, fingerprint: str) -> RunRecord | None:
             running = record.status == "running" and record.owner.may_be_alive()
             return None if record.status == "done" or running else record
     return None
-
-
-@contextmanager
-def _recording_failure(folder: RunFolder, record: RunRecord) -> Iterator[None]:
-    try:
-        yield
-    except BaseException as exc:
-        reason = exc.message if isinstance(exc, ToolkitError) else repr(exc)
-        with suppress(ToolkitError):  # the store may be what failed
-            folder.save(record.failed(reason))
-        raise
 
 
 def _npz(pca: PCAModel) -> bytes:

@@ -19,7 +19,7 @@ from toolkit.storage import Location, Storage
 from toolkit.trainings import find_training
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pyspark.sql import Column, DataFrame, Row, SparkSession
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ImagePrediction", "PredictRequest", "predict"]
 
+# Files of this machine travel with the job.
+_BYTES_AT_ONCE = 64 << 20
 _FILES = pa.schema([("origin", pa.string()), ("image", pa.binary())])
 
 
@@ -121,14 +123,14 @@ def predict(
     with stages("images", "Images"):
         sources = _Sources.find(request.images, storage, progress)
     with session_beside(spark, profile, log=log, stages=stages) as session, spark_errors(log):
-        images = sources.frame(session(), storage)
-        rows = (
-            _by_training(images, training.file("model").uri, top=request.top)
-            if training
-            else _by_imagenet(images, request)
-        )
-        for row in rows.toLocalIterator(prefetchPartitions=True):
-            yield _prediction(row)
+        work = session()
+        if training:
+            classify = _by_training(training.file("model").uri, top=request.top)
+        else:
+            classify = _by_imagenet(request)
+        for images in sources.frames(work, storage):
+            for row in classify(images).toLocalIterator(prefetchPartitions=True):
+                yield _prediction(row)
 
 
 @dataclass(frozen=True)
@@ -147,8 +149,8 @@ class _Sources:
         for image in images:
             if "://" not in image and Path(image).expanduser().is_file():
                 files.append(image)
-            elif "://" in image and storage.exists(Location.parse(image)):
-                objects.append(SourceFile(Location.parse(image).uri, 0))
+            elif "://" in image and (there := storage.find(Location.parse(image))):
+                objects.append(SourceFile(there.location.uri, there.size))
             elif "://" in image or Path(image).expanduser().is_dir():
                 listing = list_source(image, storage, progress=progress)
                 objects += (SourceFile(each.origin, each.size) for each in listing)
@@ -159,26 +161,42 @@ class _Sources:
                 )
         return cls(files, objects)
 
-    def frame(self, spark: SparkSession, storage: Storage) -> DataFrame:
-        """Return a row (origin, image) for each."""
+    def frames(self, spark: SparkSession, storage: Storage) -> Iterator[DataFrame]:
+        """Yield a row (origin, image) for each; the driver holds few of its files at a time."""
+        from pyspark.sql.types import StructType
+
         from toolkit.sparkdl.image.reading import read_each
 
-        contents = [Path(file).expanduser().read_bytes() for file in self.files]
-        files = spark.createDataFrame(
-            pa.table({"origin": self.files, "image": contents}, schema=_FILES)
-        )
-        objects = read_each(
-            spark,
-            self.objects,
-            lambda uri, content: (uri, content),
-            storage=storage,
-            schema=files.schema,
-        )
-        return files.union(objects)
+        for table in self._tables():
+            yield spark.createDataFrame(table)
+        if self.objects:
+            yield read_each(
+                spark,
+                self.objects,
+                lambda uri, content: (uri, content),
+                storage=storage,
+                schema=StructType.fromDDL("origin string, image binary"),
+            )
+
+    def _tables(self) -> Iterator[pa.Table]:
+        """Read the files of this machine, some at a time."""
+        origins: list[str] = []
+        contents: list[bytes] = []
+        for file in self.files:
+            try:
+                contents.append(Path(file).expanduser().read_bytes())
+            except OSError as exc:
+                raise RequestError(f"{file} can't be read: {exc.strerror}.") from exc
+            origins.append(file)
+            if sum(map(len, contents)) >= _BYTES_AT_ONCE:
+                yield pa.table({"origin": origins, "image": contents}, schema=_FILES)
+                origins, contents = [], []
+        if origins:
+            yield pa.table({"origin": origins, "image": contents}, schema=_FILES)
 
 
-def _by_imagenet(images: DataFrame, request: PredictRequest) -> DataFrame:
-    """Add a column ``classes`` (label, probability), null where the image can't be read."""
+def _by_imagenet(request: PredictRequest) -> Callable[[DataFrame], DataFrame]:
+    """Return what makes images classes (label, probability), null where one can't be read."""
     from pyspark.sql import functions as F  # noqa: N812
 
     from toolkit.sparkdl import DeepImagePredictor
@@ -198,24 +216,20 @@ def _by_imagenet(images: DataFrame, request: PredictRequest) -> DataFrame:
             each["description"].alias("label"), each["probability"].alias("probability")
         ),
     )
-    return _told(predictor.transform(images), classes)
+    return lambda images: _told(predictor.transform(images), classes)
 
 
-def _by_training(images: DataFrame, uri: str, *, top: int) -> DataFrame:
-    """Add a column ``classes`` (label, probability), null where the image can't be read."""
+def _by_training(uri: str, *, top: int) -> Callable[[DataFrame], DataFrame]:
+    """Return what makes images classes (label, probability), null where one can't be read."""
     from pyspark.ml import PipelineModel
     from pyspark.ml.functions import array_to_vector, vector_to_array
     from pyspark.sql import functions as F  # noqa: N812
 
     stages: list[Any] = PipelineModel.load(uri).stages
     featurizer, _, classifier, namer = stages
-    featurized = featurizer.transform(images)
     # The model leaves out what can't be read. Here it is to be told: nothing stands for it.
     nothing = array_to_vector(F.array_repeat(F.lit(0.0), classifier.numFeatures))
     readable = F.col("features").isNotNull()
-    filled = featurized.withColumn("readable", readable).withColumn(
-        "features", F.coalesce("features", nothing)
-    )
     labels = F.array(*map(F.lit, namer.getLabels()))
     classes = F.zip_with(
         labels,
@@ -229,7 +243,13 @@ def _by_training(images: DataFrame, uri: str, *, top: int) -> DataFrame:
         1,
         top,
     )
-    return _told(classifier.transform(filled), F.when(F.col("readable"), best))
+
+    def classify(images: DataFrame) -> DataFrame:
+        featurized = featurizer.transform(images).withColumn("readable", readable)
+        filled = featurized.withColumn("features", F.coalesce("features", nothing))
+        return _told(classifier.transform(filled), F.when(F.col("readable"), best))
+
+    return classify
 
 
 def _told(classified: DataFrame, classes: Column) -> DataFrame:

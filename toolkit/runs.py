@@ -8,17 +8,17 @@ import os
 import platform
 import secrets
 import socket
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from toolkit.dataset import Dataset
-from toolkit.errors import JobError, RequestError
+from toolkit.errors import JobError, RequestError, ToolkitError
 from toolkit.storage import Location, ObjectNotFound, Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = [
     "RUNS",
@@ -30,6 +30,7 @@ __all__ = [
     "find_run",
     "new_run_id",
     "now",
+    "recording_failure",
     "versions",
 ]
 
@@ -244,6 +245,26 @@ def find_run(storage: Storage, run_id: str | None = None) -> RunRecord:
         )
     exact = run_id if run_id in fitting or not fitting else fitting[0]
     return RunFolder(storage, exact).load()
+
+
+class _Record(Protocol):
+    def failed(self, error: str) -> Self:
+        """Return the record of what has failed, and why."""
+
+
+R = TypeVar("R", bound=_Record)
+
+
+@contextmanager
+def recording_failure(save: Callable[[R], None], record: R) -> Iterator[None]:
+    """Save a record as failed when the block raises, Ctrl-C included."""
+    try:
+        yield
+    except BaseException as exc:
+        reason = exc.message if isinstance(exc, ToolkitError) else repr(exc)
+        with suppress(ToolkitError):  # the store may be what failed
+            save(record.failed(reason))
+        raise
 
 
 def _known(cls: type, fields: dict[str, Any]) -> dict[str, Any]:

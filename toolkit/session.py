@@ -133,6 +133,8 @@ def _configuration(profile: Profile, *, app: str, log: Path) -> SparkConf:
         ),
         "spark.executor.extraJavaOptions": f"{_LIGHT_JVM} {profile.spark.executor_java_options}",
         "spark.ui.showConsoleProgress": "false",
+        # Any use of the catalog makes this folder; its default is the current one.
+        "spark.sql.warehouse.dir": (log.parent / "spark-warehouse").absolute().as_uri(),
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.sql.parquet.compression.codec": "zstd",
         "spark.sql.sources.commitProtocolClass": (

@@ -191,18 +191,22 @@ class Storage:
                 use_multipart=len(content) > _SINGLE_PUT_BYTES,
             )
 
-    def exists(self, location: Location) -> bool:
-        """Whether the object exists; a bucket is none."""
+    def find(self, location: Location) -> ObjectInfo | None:
+        """Return what is known of an object; None if there is none, and for a bucket."""
         import obstore
 
         if not location.key:
-            return False
+            return None
         try:
             with _translated(location):
-                obstore.head(self._store(location.bucket), location.key)
+                meta = obstore.head(self._store(location.bucket), location.key)
         except ObjectNotFound:
-            return False
-        return True
+            return None
+        return _object(location.bucket, meta)
+
+    def exists(self, location: Location) -> bool:
+        """Whether the object exists; a bucket is none."""
+        return self.find(location) is not None
 
     def objects(self, location: Location) -> Iterator[ObjectInfo]:
         """Yield the objects whose keys lie below the location, in order of their keys."""
@@ -264,6 +268,11 @@ class Storage:
     def name(self) -> str:
         """Name of the profile's own bucket."""
         return self.settings.bucket
+
+    def version(self, uri: str) -> str | None:
+        """Return the ETag of the object at a URI; None if there is none."""
+        found = self.find(Location.parse(uri))
+        return None if found is None else found.e_tag
 
     def fetch(self, uri: str, to: Path) -> bool:
         """Copy the object at a URI to a file; False if there is none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from math import isfinite
 from typing import TYPE_CHECKING, Any, cast
@@ -23,7 +23,7 @@ from toolkit.extraction import (
 from toolkit.jobs import slots
 from toolkit.models import DEFAULT_MODEL, check_exact, executed_precision
 from toolkit.progress import Progress, Silent
-from toolkit.runs import new_run_id, now, versions
+from toolkit.runs import new_run_id, now, recording_failure, versions
 from toolkit.session import spark_errors
 from toolkit.storage import Storage
 from toolkit.trainings import Candidate, LabelScore, TrainingFolder, TrainingRecord
@@ -179,9 +179,8 @@ def train(
     RequestError
         The request can't be fulfilled as it stands; nothing was started.
     JobError
-        The training failed.
+        The training failed; the record says so too.
     """
-    started_at = now()
     stages = Stages(progress or Silent())
     storage = Storage(profile.s3)
     folder = TrainingFolder(storage, new_run_id())
@@ -195,7 +194,11 @@ def train(
         )
         split = _split(listing, request.held_out, folds=request.folds)
     weights = find_weights(network, storage)
-    with session_beside(spark, profile, log=log, stages=stages) as session:
+    record = _begun(request, profile, listing=listing, split=split, folder=folder)
+    with (
+        recording_failure(folder.save, record),
+        session_beside(spark, profile, log=log, stages=stages) as session,
+    ):
         with stages("model", f"Model {network.spec.name}"):
             model, _ = prepare_network(network, weights, listing=listing, storage=storage)
             featurizer = make_featurizer(model, storage)
@@ -223,17 +226,13 @@ def train(
                     classifier, request, labels=labels, weights=_kept(weights, request, folder)
                 )
                 pipeline.write().overwrite().save(uri)
-    record = TrainingRecord(
-        training_id=folder.training_id,
-        profile=profile.name,
-        images=listing.location.uri,
-        model=model.name,
-        weights=request.weights,
+    done = replace(
+        record,
+        status="done",
+        precision=executed_precision(model),
+        finished_at=now(),
         weights_sha256=model.weights_sha256,
         random_weights=model.random_weights,
-        precision=executed_precision(model),
-        held_out=split.description,
-        folds=request.folds,
         counts={
             "training": counts.featurized - judged,
             "held_out": judged,
@@ -245,17 +244,38 @@ def train(
         scores=_scores(labels_seen, confusion),
         confusion=confusion,
         seconds=stages.seconds,
-        started_at=started_at,
-        finished_at=now(),
+    )
+    folder.save(done)
+    return done
+
+
+def _begun(
+    request: TrainRequest,
+    profile: Profile,
+    *,
+    listing: ImageListing,
+    split: _Split,
+    folder: TrainingFolder,
+) -> TrainingRecord:
+    """Save the record of a training that begins."""
+    record = TrainingRecord(
+        training_id=folder.training_id,
+        status="running",
+        profile=profile.name,
+        images=listing.location.uri,
+        model=request.network.spec.name,
+        weights=request.weights,
+        precision=request.precision,
+        held_out=split.description,
+        folds=request.folds,
+        started_at=now(),
         versions=versions(),
         uris={
             "training": folder.file("train.json").uri,
-            "model": uri,
-            "features": folder.file("features").uri,
-            "quarantine": folder.file("quarantine").uri,
+            **{name: folder.file(name).uri for name in ("model", "features", "quarantine")},
         },
     )
-    storage.write(folder.file("train.json"), record.to_json().encode())
+    folder.save(record)
     return record
 
 

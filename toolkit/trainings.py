@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from toolkit.dataset import Dataset
 from toolkit.errors import RequestError
+from toolkit.runs import now
+from toolkit.storage import ObjectNotFound
 
 if TYPE_CHECKING:
     from toolkit.storage import Location, Storage
@@ -63,6 +65,10 @@ class TrainingRecord:
     ----------
     training_id
         Sorts by time.
+    status
+        ``running``, ``done`` or ``failed``; what comes after ``started_at`` is of one that is done.
+    precision
+        What was asked for; once it is done, the arithmetic as executed.
     held_out
         What was held out, in words.
     counts
@@ -78,30 +84,36 @@ class TrainingRecord:
     """
 
     training_id: str
+    status: str
     profile: str
     images: str
     model: str
     weights: str
-    weights_sha256: str
-    random_weights: bool
     precision: str
     held_out: str
     folds: int
-    counts: dict[str, int]
-    candidates: list[Candidate]
-    labels: list[str]
-    accuracy: float
-    scores: list[LabelScore]
-    confusion: list[list[int]]
-    seconds: dict[str, float]
     started_at: str
-    finished_at: str
-    versions: dict[str, str]
-    uris: dict[str, str]
+    finished_at: str | None = None
+    error: str | None = None
+    weights_sha256: str = ""
+    random_weights: bool = False
+    counts: dict[str, int] = field(default_factory=dict)
+    candidates: list[Candidate] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    accuracy: float | None = None
+    scores: list[LabelScore] = field(default_factory=list)
+    confusion: list[list[int]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    uris: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Write the record as one JSON document."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    def failed(self, error: str) -> TrainingRecord:
+        """Return the record of this training as failed."""
+        return replace(self, status="failed", error=error, finished_at=now())
 
 
 @dataclass(frozen=True)
@@ -119,6 +131,18 @@ class TrainingFolder:
         """One of ``features``, ``quarantine``."""
         return Dataset(self.storage, self.file(name))
 
+    def save(self, record: TrainingRecord) -> None:
+        """Write ``train.json``."""
+        self.storage.write(self.file("train.json"), record.to_json().encode())
+
+    def is_done(self) -> bool:
+        """Tell whether the training has ended well."""
+        try:
+            record = json.loads(self.storage.read(self.file("train.json")))
+            return bool(record["status"] == "done")
+        except (ObjectNotFound, KeyError, TypeError, ValueError):
+            return False
+
 
 def find_training(storage: Storage, training_id: str) -> TrainingFolder:
     """Return a finished training by its id, or by the start of it.
@@ -131,7 +155,7 @@ def find_training(storage: Storage, training_id: str) -> TrainingFolder:
     there = [
         name
         for name in storage.folders(storage.location(TRAININGS))
-        if storage.exists(TrainingFolder(storage, name).file("train.json"))
+        if TrainingFolder(storage, name).is_done()
     ]
     fitting = (
         [training_id]

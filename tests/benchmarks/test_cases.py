@@ -107,11 +107,13 @@ def test_the_probe_learns_from_training_and_is_judged_on_test():
     assert probe_accuracy(features) == pytest.approx(1 - 5 / 40)
 
 
+@pytest.mark.slow
 def test_the_large_image_has_40_megapixels_and_is_readable():
     assert LARGE[0] * LARGE[1] == 40_000_000
     assert decode_image(large_jpeg(), size=(10, 16)).std() > 1
 
 
+@pytest.mark.slow
 def test_images_are_repeated_under_names_of_their_own(storage):
     prefix = repeated(storage, 510)
     keys = {entry.location.key for entry in storage.objects(prefix)}

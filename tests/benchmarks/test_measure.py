@@ -48,6 +48,7 @@ def log(tmp_path):
     return tmp_path / "logs" / "command.log"
 
 
+@pytest.mark.slow
 def test_children_are_measured_and_their_cpu_time_outlives_them(log):
     begin = time.perf_counter()
     run = measured([sys.executable, "-c", PARENT], log=log)
@@ -59,6 +60,7 @@ def test_children_are_measured_and_their_cpu_time_outlives_them(log):
     assert 200 < run.peak_mib < 330
 
 
+@pytest.mark.slow
 def test_executors_below_the_spark_worker_count_and_the_worker_does_not(log):
     script = f"own = b'x' * (400 << 20)\n{PARENT}"
     worker = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL)
@@ -72,6 +74,7 @@ def test_executors_below_the_spark_worker_count_and_the_worker_does_not(log):
     assert 200 < run.peak_mib < 330
 
 
+@pytest.mark.slow
 def test_the_peak_of_a_python_worker_is_the_kernel_s_even_between_samples(log):
     # As PySpark's: a daemon whose child, of the same command line, is the worker. The child ends
     # a spike of 150 MiB before anybody looks.

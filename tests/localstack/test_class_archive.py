@@ -24,6 +24,7 @@ def role(process: psutil.Process) -> str | None:
     return next((part for part in process.cmdline() if part in _ROLES), None)
 
 
+@pytest.mark.slow
 def test_every_jvm_of_the_stack_maps_the_archive(
     spark, stack, stack_settings, processes_of
 ) -> None:

@@ -77,12 +77,15 @@ def test_progress_grows_by_the_weight_of_what_is_done(spark) -> None:
     assert set(seen) & {10, 20, 30, 40, 50}  # not only at the end
 
 
-def test_reader_that_stops_early_cancels_what_runs(spark, monkeypatch) -> None:
+def test_reader_that_stops_early_cancels_what_runs(spark, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(jobs, "_LEAST_TASKS", 2)
-    nap = 10.0  # whichever of the first two jobs gets the core first, the test ends soon
+    nap = 60.0
 
     def work(item: int) -> int:
-        time.sleep(0.1 if item < 2 else nap)
+        first_job_done = (tmp_path / "1").exists()
+        (tmp_path / str(item)).touch()
+        # Whichever job gets the core first: only what runs after the first one is cancelled.
+        time.sleep(nap if item > 1 and first_job_done else 0.1)
         return item
 
     with closing(run_tasks(spark, range(6), work)) as results:

@@ -141,6 +141,7 @@ with spark_session(profile, app="short", log=log) as spark:
 """
 
 
+@pytest.mark.slow
 def test_sessions_follow_each_other_in_a_process_whether_used_or_stopped(
     profile, spark, tmp_path
 ) -> None:

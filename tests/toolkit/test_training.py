@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from pyspark.ml import PipelineModel
 
+from toolkit import prediction
 from toolkit.errors import JobError, RequestError
 from toolkit.prediction import PredictRequest, predict
 from toolkit.sparkdl import ImageSchema
@@ -177,8 +178,9 @@ def test_held_out_images_that_cannot_be_read_are_told(launch, tmp_path, sample_f
 
 @pytest.mark.slow
 def test_files_folders_and_objects_are_told_with_probabilities(
-    ask, training, mixed_folder, storage, sample_files, tmp_path
+    ask, training, mixed_folder, storage, sample_files, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(prediction, "_BYTES_AT_ONCE", 1)  # each file of this machine by itself
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no image")
     single = f"{training.images}/{sample_files[0].parent.name}/{sample_files[0].name}"
@@ -195,6 +197,12 @@ def test_files_folders_and_objects_are_told_with_probabilities(
     assert by_origin[str(bad)].reason.startswith("not an image")
     folder_labels = [each.labels[0][0] for each in told if f"/{folder.name}/" in each.origin]
     assert folder_labels.count(folder.name) >= 3
+
+
+@pytest.mark.slow
+def test_a_file_that_cannot_be_read_is_named(ask):
+    with pytest.raises(RequestError, match="/proc/self/mem can't be read: Input/output error"):
+        ask("/proc/self/mem")
 
 
 @pytest.mark.slow
@@ -223,14 +231,31 @@ def test_what_there_is_not_is_refused_before_anything_starts(
         ask(images, **options)
 
 
-def test_a_training_that_has_not_finished_is_none(storage):
+@pytest.mark.parametrize("record", [None, b"{}", b'{"status": "running"}', b'{"status": "failed"}'])
+def test_a_training_that_has_not_finished_is_none(storage, record):
     unfinished = TrainingFolder(storage, "unfinished-1")
     storage.write(unfinished.file("features") / "part-0000000.parquet", b"")
+    if record is not None:
+        storage.write(unfinished.file("train.json"), record)
     try:
         with pytest.raises(RequestError, match="fits no trainings"):
             find_training(storage, "unfinished-1")
     finally:
         storage.delete_all(Location(storage.name, "trained/unfinished-1"))
+
+
+@pytest.mark.slow
+def test_a_training_that_fails_leaves_a_record_that_says_why(launch, storage, tmp_path, bad_files):
+    for label in ("one", "other"):
+        (tmp_path / "all bad" / label).mkdir(parents=True)
+        for name, content in bad_files.items():
+            (tmp_path / "all bad" / label / name).write_bytes(content)
+    before = set(storage.folders(storage.location("trained")))
+    with pytest.raises(JobError, match="could be read") as failure:
+        launch(tmp_path / "all bad")
+    (failed,) = set(storage.folders(storage.location("trained"))) - before
+    record = json.loads(storage.read(TrainingFolder(storage, failed).file("train.json")))
+    assert (record["status"], record["error"]) == ("failed", failure.value.message)
 
 
 def test_a_grid_is_read_and_checked():

@@ -97,7 +97,7 @@ def _print_training(record: TrainingRecord) -> None:
         ("images", images),
         ("model", f"{record.model} {record.precision}, weights {record.weights}"),
         ("best candidate", f"{_params(best.params)}, of {len(record.candidates)}: {validated}"),
-        ("accuracy", f"{record.accuracy:.1%} of the held-out images"),
+        ("accuracy", f"{_percent(record.accuracy)} of the held-out images"),
     ]
     if record.random_weights:
         rows.insert(2, ("", "RANDOM WEIGHTS: these features know nothing of images"))

@@ -17,5 +17,11 @@ class ModelBucket(Protocol):
     def name(self) -> str:
         """Name of the profile's bucket."""
 
+    def version(self, uri: str) -> str | None:
+        """Return what tells the content of the object at a URI from others; None if there is none.
+
+        The ETag of S3.
+        """
+
     def fetch(self, uri: str, to: Path) -> bool:
         """Write the object at ``s3://`` or ``s3a://`` URI to a file; False if there is none."""

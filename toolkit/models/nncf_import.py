@@ -25,7 +25,7 @@ def nncf_version() -> str:
     except PackageNotFoundError as exc:
         raise RequestError(
             "Precision int8 needs the Python package nncf, which is not installed.",
-            remedy="Install it: pip install 'fruits-toolkit[int8]'. Or choose --precision f32.",
+            remedy="Install it: pip install 'fruits-toolkit[int8]'. Or choose the precision f32.",
         ) from exc
 
 

@@ -254,7 +254,7 @@ def _calibration(calibration: Calibration | None) -> Calibration:
     if calibration is None:
         raise RequestError(
             "Precision int8 needs images to measure the network's ranges on.",
-            remedy="Choose --precision f32, or name images.",
+            remedy="Choose the precision f32, or name images.",
         )
     return calibration
 
@@ -308,5 +308,5 @@ def check_setting(engine: str, precision: str) -> None:
     if engine == "tensorflow" and precision in {"bf16", "int8"}:
         raise RequestError(
             f"The TensorFlow engine is the f32 reference and has no {precision}.",
-            remedy="Use --engine openvino, or --precision f32.",
+            remedy="Use the engine openvino, or the precision f32.",
         )

@@ -83,7 +83,7 @@ def quantize(network: Any, calibration: Calibration, *, input_size: tuple[int, i
     if len(images) == 0:
         raise RequestError(
             "Precision int8 needs images to measure the network's ranges on, and none can be read.",
-            remedy="Choose --precision f32, or see which images there are: toolkit images list.",
+            remedy="Choose the precision f32, or see which images there are: toolkit images list.",
         )
     nncf = import_nncf()
     with redirect_stdout(io.StringIO()):  # it draws progress bars there

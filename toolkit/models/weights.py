@@ -8,6 +8,7 @@ import logging
 import os
 import tempfile
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ __all__ = ["KERAS_WEIGHTS_URL", "ResolvedWeights", "resolve_weights"]
 KERAS_WEIGHTS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
 """Where Keras publishes weights (``keras.applications``); ``TOOLKIT_WEIGHTS_URL`` overrides it."""
 
+_DIGESTS_KEPT = 64
 _TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two reads
 
 
@@ -103,7 +105,7 @@ def resolve_weights(  # noqa: PLR0913 - what decides on the file, and where it m
     if not path.is_file():
         raise RequestError(
             f"There is no weights file {weights!r}.",
-            remedy="--weights takes imagenet, a file, an s3:// or s3a:// URI, or random:SEED.",
+            remedy="Weights are imagenet, a file, an s3:// or s3a:// URI, or random:SEED.",
         )
     return _from_file(path, source=str(path.resolve()))
 
@@ -117,16 +119,18 @@ def _resolve_random(weights: str) -> ResolvedWeights:
     if not (seed.isascii() and seed.isdigit()):
         raise RequestError(
             f"The seed in {weights!r} is not a whole number of 0 or more.",
-            remedy="Write, for example, --weights random:0.",
+            remedy="Write, for example, random:0.",
         )
     return ResolvedWeights(path=None, sha256=None, source=f"random:{int(seed)}", seed=int(seed))
 
 
 def _resolve_uri(uri: str, *, cache: Path, bucket: ModelBucket | None) -> ResolvedWeights:
-    # The name must keep its ending, which tells Keras the format; the folder keeps URIs apart.
-    folder = cache / "from-uri" / hashlib.sha256(uri.encode()).hexdigest()[:16]
+    version = None if bucket is None else bucket.version(uri)
+    # The name must keep its ending, which tells Keras the format; the folder keeps contents apart.
+    folder = cache / "from-uri" / hashlib.sha256(f"{uri} {version}".encode()).hexdigest()[:16]
     path = folder / uri.rstrip("/").rpartition("/")[2]
-    if bucket is None or not _fetch(bucket, uri, path):
+    there = version is not None and path.is_file()
+    if bucket is None or not (there or _fetch(bucket, uri, path)):
         raise RequestError(
             f"There are no weights at {uri}.", remedy="Check the URI and the profile's endpoint."
         )
@@ -237,6 +241,13 @@ def _verify(path: Path, file: WeightsFile, *, where: str | None = None) -> None:
 
 
 def _digest(path: Path, algorithm: str) -> str:
+    """Hash a file; one that has not changed since is not read again."""
+    is_now = path.stat()
+    return _digest_of(path, is_now.st_size, is_now.st_mtime_ns, is_now.st_ino, algorithm=algorithm)
+
+
+@lru_cache(maxsize=_DIGESTS_KEPT)
+def _digest_of(path: Path, *_: int, algorithm: str) -> str:
     with path.open("rb") as content:
         # md5 is what Keras publishes: it guards against damage here, not against an attacker.
         new = hashlib.new(algorithm, usedforsecurity=False)
@@ -252,10 +263,10 @@ def _ways_out(file: WeightsFile, cached: Path, *, bucket: ModelBucket | None) ->
     else:
         ways += [
             f"set TOOLKIT_WEIGHTS_URL to a mirror that has {file.url_path}",
-            "use the default --model EfficientNetLite0, whose weights come in a package",
+            "use the model EfficientNetLite0, whose weights come in a package",
         ]
     ways += [
-        "name a file of your own with --weights PATH or --weights s3a://…",
-        "for tests and benchmarks only: --weights random:0",
+        "name a file of your own as the weights, by its path or as s3a://…",
+        "for tests and benchmarks only: the weights random:0",
     ]
     return "One of these helps:\n" + "\n".join(f"  - {way}" for way in ways)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pyspark.ml.param import Params
@@ -29,6 +30,7 @@ class BadRows:
     """
 
     _accumulator: Accumulator[int] | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
     def count(self) -> int:
@@ -37,15 +39,16 @@ class BadRows:
 
     def counter(self, spark: SparkSession) -> Accumulator[int]:
         """Return what executors add to."""
-        if self._accumulator is None:
-            self._accumulator = spark.sparkContext.accumulator(0)
-        return self._accumulator
+        with self._lock:
+            if self._accumulator is None:
+                self._accumulator = spark.sparkContext.accumulator(0)
+            return self._accumulator
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BadRows:
         return self  # a copy of a stage counts for the stage
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_accumulator": None}  # which belongs to this process
+    def __reduce__(self) -> tuple[type[BadRows], tuple[()]]:
+        return BadRows, ()  # what it counts by belongs to this process
 
 
 class CountsBadRows(Params):

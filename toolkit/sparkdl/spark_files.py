@@ -25,6 +25,7 @@ __all__ = ["SharedFile", "SharedFolder", "keep", "share_file", "share_folder", "
 
 _UNPACKED = ".unpacked"
 _COPIED_BYTES = 1 << 20
+_making_the_folder = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,8 @@ def _names(uris: Iterable[str]) -> set[str]:
 
 def _kept(name: str, write: Callable[[Path], object]) -> Path:
     """Write a file of this name, unless it is there."""
-    path = Path(_temporary().name) / name
+    with _making_the_folder:  # of two threads only one makes it
+        path = Path(_temporary().name) / name
     if not path.is_file():
         partial = path.with_name(f".{name}.{threading.get_ident()}")
         write(partial)

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
     from numpy.typing import NDArray
+    from pyspark.ml.util import MLWriter
     from pyspark.sql import DataFrame
 
 __all__ = ["TFImageTransformer"]
@@ -72,6 +73,44 @@ def _to_tensor_name(value: Any) -> str:
     return name
 
 
+class _Unsigned:
+    """A function that does not say how many channels it takes: it is a graph for each number."""
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+        self._graphs: dict[int, TFInputGraph] = {}
+
+    def taking(self, channels: int) -> TFInputGraph:
+        """Return the graph for images of any size with so many channels."""
+        if channels not in self._graphs:
+            tf = driver_tensorflow()
+            images = tf.TensorSpec([None, None, None, channels], tf.float32)
+            self._graphs[channels] = TFInputGraph.fromFunction(self._function, [images])
+        return self._graphs[channels]
+
+
+def _to_graph(value: Any) -> TFInputGraph | _Unsigned:
+    """Return a graph, in whatever form it is given."""
+    if isinstance(value, TFInputGraph | _Unsigned):
+        return value
+    if isinstance(value, str | Path):
+        return TFInputGraph.fromSavedModel(value)
+    keras = sys.modules.get("keras")  # whoever has a model of Keras has imported it
+    if keras and isinstance(value, keras.Model):
+        return TFInputGraph.fromKeras(value)
+    if not callable(value):
+        raise TypeError(
+            f"{type(value).__name__} is no graph of TensorFlow 2: neither a TFInputGraph, the "
+            "folder of a SavedModel, a function nor a model of Keras"
+        )
+    experimental = driver_tensorflow().types.experimental
+    if isinstance(value, experimental.ConcreteFunction):
+        return TFInputGraph.fromFunction(value)
+    if isinstance(value, experimental.PolymorphicFunction) and value.input_signature is not None:
+        return TFInputGraph.fromFunction(value)
+    return _Unsigned(value)
+
+
 class TFImageTransformer(Transformer, HasColumns, HasOutputMode, CountsBadRows, Attached):
     """Applies a function of TensorFlow to a column of images.
 
@@ -89,9 +128,10 @@ class TFImageTransformer(Transformer, HasColumns, HasOutputMode, CountsBadRows, 
         Column to add.
     graph
         A `TFInputGraph`; the folder of a SavedModel; a ``tf.function`` or what that takes; a
-        concrete function; or a model of Keras. A function without a signature is taken for one
-        image of any size with three channels (one if `channelOrder` is ``L``). What its variables
-        are now is what is computed.
+        concrete function; or a model of Keras. What its variables are now is what is computed. A
+        function without a signature becomes a graph when the stage is used or saved, for images of
+        any size with three channels, or one if `channelOrder` is ``L`` by then; what its variables
+        are at the first time is what is computed.
     inputTensor, outputTensor
         Names of the input and the output, as `TFTransformer` takes them; not set: the only one.
     outputMode
@@ -115,7 +155,9 @@ class TFImageTransformer(Transformer, HasColumns, HasOutputMode, CountsBadRows, 
         "Order of the channels that the graph takes: RGB, BGR or L.",
         typeConverter=one_of(["RGB", "BGR", "L"]),
     )
-    graph: Param[Any] = Param(Params._dummy(), "graph", "The function of TensorFlow.")
+    graph: Param[TFInputGraph | _Unsigned] = Param(
+        Params._dummy(), "graph", "The function of TensorFlow.", typeConverter=_to_graph
+    )
     inputTensor: Param[str] = Param(
         Params._dummy(),
         "inputTensor",
@@ -175,9 +217,9 @@ class TFImageTransformer(Transformer, HasColumns, HasOutputMode, CountsBadRows, 
         return self
 
     def getGraph(self) -> TFInputGraph:
-        """Return the graph."""
-        graph: TFInputGraph = self.getOrDefault(self.graph)
-        return graph
+        """Return the graph, for images of the channels that the order means."""
+        graph = self.getOrDefault(self.graph)
+        return graph if isinstance(graph, TFInputGraph) else graph.taking(self._channels())
 
     def setInputTensor(self, value: Any) -> TFImageTransformer:
         """Set the input: a name, or something that has one."""
@@ -197,13 +239,14 @@ class TFImageTransformer(Transformer, HasColumns, HasOutputMode, CountsBadRows, 
         """Return the name of the output, None for the only one."""
         return optional(self, self.outputTensor)
 
-    def _set(self, **kwargs: Any) -> TFImageTransformer:
-        graph = kwargs.pop("graph", None)
-        super()._set(**kwargs)
-        if graph is not None:
-            gray = optional(self, self.channelOrder) == "L"
-            super()._set(graph=_to_graph(graph, channels=1 if gray else 3))
-        return self
+    def write(self) -> MLWriter:
+        """Return what saves the stage: ``write().overwrite().save(path)``."""
+        if optional(self, self.graph) is None:
+            return super().write()
+        return super(TFImageTransformer, self.copy({self.graph: self.getGraph()})).write()
+
+    def _channels(self) -> int:
+        return 1 if optional(self, self.channelOrder) == "L" else 3
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         for param in (self.channelOrder, self.graph, self.inputCol, self.outputCol):
@@ -298,30 +341,6 @@ class _Loaded:
 def _images_at_once(sides: list[int] | tuple[int, ...]) -> int:
     size = math.prod(sides) * np.dtype(np.float32).itemsize
     return min(max(_BYTES // size, 1), _MOST_IMAGES)
-
-
-def _to_graph(value: Any, *, channels: int) -> TFInputGraph:
-    """Return a graph, in whatever form it is given."""
-    if isinstance(value, TFInputGraph):
-        return value
-    if isinstance(value, str | Path):
-        return TFInputGraph.fromSavedModel(value)
-    keras = sys.modules.get("keras")  # whoever has a model of Keras has imported it
-    if keras and isinstance(value, keras.Model):
-        return TFInputGraph.fromKeras(value)
-    if not callable(value):
-        raise TypeError(
-            f"{type(value).__name__} is no graph of TensorFlow 2: neither a TFInputGraph, the "
-            "folder of a SavedModel, a function nor a model of Keras"
-        )
-    tf = driver_tensorflow()
-    experimental = tf.types.experimental
-    if isinstance(value, experimental.ConcreteFunction):
-        return TFInputGraph.fromFunction(value)
-    if isinstance(value, experimental.PolymorphicFunction) and value.input_signature is not None:
-        return TFInputGraph.fromFunction(value)
-    images = tf.TensorSpec([None, None, None, channels], tf.float32)
-    return TFInputGraph.fromFunction(value, [images])
 
 
 def _image_input(graph: TFInputGraph, name: str | None) -> Tensor:

@@ -308,6 +308,7 @@ def test_full_disk_says_where_and_what_to_do(target, monkeypatch) -> None:
     assert "TMPDIR" in caught.value.remedy
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_images() -> None:
     small, large = listed_by_the_benchmark(20_000, 200_000)
     assert (small["images"], large["images"]) == (20_000, 200_000)

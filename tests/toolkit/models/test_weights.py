@@ -81,8 +81,14 @@ class Bucket:
 
     objects: dict[str, bytes]
     name: str = "fruits"
+    fetched: list[str] = field(default_factory=list)
+
+    def version(self, uri: str) -> str | None:
+        content = self.objects.get(uri)
+        return None if content is None else hashlib.md5(content).hexdigest()
 
     def fetch(self, uri: str, to: Path) -> bool:
+        self.fetched.append(uri)
         if uri in self.objects:
             to.write_bytes(self.objects[uri])
         return uri in self.objects
@@ -188,6 +194,28 @@ def test_a_uri_is_fetched_from_the_object_store(tmp_path):
     assert found.path.name == "mine.weights.h5"
     assert found.path.read_bytes() == CONTENT
     assert found.source == "s3://other/mine.weights.h5"
+
+
+def test_a_uri_is_fetched_once_and_again_when_it_has_changed(tmp_path):
+    uri = "s3://other/mine.weights.h5"
+    bucket = Bucket({uri: CONTENT})
+    first = resolve_weights(SPEC, uri, cache=tmp_path, bucket=bucket)
+    assert resolve_weights(SPEC, uri, cache=tmp_path, bucket=bucket) == first
+    assert bucket.fetched == [uri]
+    bucket.objects[uri] = CONTENT + b"more"
+    changed = resolve_weights(SPEC, uri, cache=tmp_path, bucket=bucket)
+    assert changed.sha256 == hashlib.sha256(CONTENT + b"more").hexdigest()
+    del bucket.objects[uri]
+    with pytest.raises(RequestError, match="no weights at"):
+        resolve_weights(SPEC, uri, cache=tmp_path, bucket=bucket)
+
+
+def test_a_file_that_has_changed_is_hashed_anew(tmp_path):
+    file = tmp_path / "mine.weights.h5"
+    for content in (CONTENT, CONTENT[::-1]):
+        file.write_bytes(content)
+        found = resolve_weights(SPEC, str(file), cache=tmp_path)
+        assert found.sha256 == hashlib.sha256(content).hexdigest()
 
 
 @pytest.mark.parametrize("weights", ["s3a://fruits/none.h5", "no/such/file.h5", "ImageNet"])

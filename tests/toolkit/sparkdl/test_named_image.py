@@ -84,6 +84,7 @@ def test_structs_have_the_features_of_the_files(files, structs):
     np.testing.assert_allclose(features(structs, "image"), features(files, "file"), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_gray_and_transparent_structs_are_featurized_as_their_colours_on_white(spark, sample_files):
     colour = Image.open(sample_files[0]).convert("RGB").resize((224, 224))
     gray = colour.convert("L")
@@ -180,6 +181,7 @@ def test_arguments_are_keywords_with_the_defaults_of_sparkdl():
     assert featurizer.setModelName("VGG16").setPooling("avg").getPooling() == "avg"
 
 
+@pytest.mark.slow
 def test_none_is_a_parameter_that_is_not_given(spark, tmp_path):
     stage = DeepImageFeaturizer(modelName=MODEL, pooling=None, batchSize=None, weights=None)
     assert stage.getWeights() == "imagenet"

@@ -104,6 +104,18 @@ def test_gray_only_where_the_order_is_l(tf, spark):
     assert stage.badRows == 1
 
 
+def test_a_function_takes_the_channels_of_the_order_whichever_is_set_first(tf, tmp_path):
+    stage = TFImageTransformer(inputCol="image", outputCol="result")
+    stage.set(stage.graph, lambda images: tf.reduce_max(images, axis=[1, 2]))
+    assert stage.getGraph().input().shape == (None, None, None, 3)
+    stage.setChannelOrder("L")
+    assert stage.getGraph().input().shape == (None, None, None, 1)
+    stage.save(str(tmp_path / "stage"))
+    assert TFImageTransformer.load(str(tmp_path / "stage")).getGraph() == stage.getGraph()
+    with pytest.raises(TypeError, match="int is no graph of TensorFlow 2"):
+        stage.set(stage.graph, 3)
+
+
 def test_what_does_not_fit_becomes_null_and_is_counted(tf, spark):
     import keras
 

@@ -68,16 +68,17 @@ def test_a_model_or_its_file_gives_what_predict_gives_for_rgb(spark, pixels, tmp
     np.testing.assert_allclose(again, expected, atol=1e-5)
 
 
-def test_images_that_do_not_fit_become_null(spark, pixels):
+def test_images_that_do_not_fit_become_null_and_are_counted(spark, pixels):
     small, gray = pixels[0, :3], pixels[0, ..., :1]
     floats = pixels[0, ..., ::-1].astype(np.float32)
     good = imageIO.imageArrayToStruct(pixels[0, ..., ::-1]).asDict()
     short = {**good, "data": good["data"][:-1]}
     undefined = {**good, "mode": -1, "height": -1, "width": -1, "nChannels": -1, "data": b""}
     table(spark, [good, small, gray, None, short, undefined, floats])
-    registerKerasImageUDF("scored", make_model())
+    function = registerKerasImageUDF("scored", make_model())
     found = scores(spark, "scored")
     assert [each is not None for each in found] == [True, *[False] * 5, True]
+    assert function.badRows() == 5
     assert found[0] == pytest.approx(found[-1], abs=1e-5)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SourceFile", "read_each", "read_files"]
 
+_log = logging.getLogger(__name__)
+
 ToRow = Callable[[str, bytes], Sequence[Any] | None]
 
 # Requests in flight per worker, as in `toolkit.features`. Results are taken in the order of the
@@ -47,6 +50,7 @@ _ROW_BYTES = 256
 
 _FILE_SCHEME = "file://"
 _PATTERN = re.compile(r"[*?[]")
+_ALTERNATIVES = re.compile(r"\{([^{}]*)\}")
 _FILES = pa.schema([("uri", pa.string()), ("size", pa.int64())])
 
 
@@ -142,22 +146,45 @@ def _find(
     spark: SparkSession, path: str, *, recursive: bool
 ) -> tuple[Iterable[SourceFile], Storage | None]:
     """List the files at a path; return them, and the store that they lie in if it is one."""
-    if "://" in path and not path.startswith(_FILE_SCHEME):
-        location = Location.parse(path)
-        storage = session_storage(spark)
-        return _objects(storage, location, recursive=recursive), storage
+    in_store = "://" in path and not path.startswith(_FILE_SCHEME)
+    storage = session_storage(spark) if in_store else None
     # file:/a, file:///a and file://host/a are all in use.
-    local = re.sub(r"^file:(//[^/]*)?(?=/)", "", path)
-    return _local_files(Path(local).absolute(), recursive=recursive), None
+    plain = path if in_store else re.sub(r"^file:(//[^/]*)?(?=/)", "", path)
+    listings = [
+        _local_files(Path(each).absolute(), recursive=recursive)
+        if storage is None
+        else _objects(storage, Location.parse(each), recursive=recursive)
+        for each in _alternatives(plain)
+    ]
+    found = [listing for listing in listings if listing is not None]
+    if not found:
+        raise RequestError(
+            f"There is nothing at {path}.",
+            remedy="Give a folder, a file or a pattern, on a disk or as s3a://bucket/prefix.",
+        )
+    # A file that fits two alternatives is one file.
+    files = found[0] if len(listings) == 1 else sorted(set(chain.from_iterable(found)))
+    return files, storage
 
 
-def _local_files(path: Path, *, recursive: bool) -> Iterator[SourceFile]:
+def _alternatives(path: str) -> Iterator[str]:
+    """Yield what a path with ``{a,b}`` stands for; without, it is the path itself."""
+    innermost = _ALTERNATIVES.search(path)
+    if innermost is None:
+        yield path
+        return
+    for each in innermost[1].split(","):
+        yield from _alternatives(path[: innermost.start()] + each + path[innermost.end() :])
+
+
+def _local_files(path: Path, *, recursive: bool) -> Iterable[SourceFile] | None:
+    """List the files at a path of this machine; None if there is nothing."""
     folder, pattern = _split(str(path))
     root = Path(folder or "/")
     if root.is_file() and not pattern:
-        return iter([SourceFile(f"{_FILE_SCHEME}{root}", root.stat().st_size)])
+        return [SourceFile(f"{_FILE_SCHEME}{root}", root.stat().st_size)]
     if not root.is_dir():
-        raise _nothing_at(str(path))
+        return None
     depth = None if recursive else len(pattern) + 1
     names = [
         name
@@ -165,14 +192,17 @@ def _local_files(path: Path, *, recursive: bool) -> Iterator[SourceFile]:
         if _is_chosen(name, pattern, recursive=recursive)
     ]
     if pattern and not names:
-        raise _nothing_at(str(path))
+        return None
     base = str(root).rstrip("/")
     return (
         SourceFile(f"{_FILE_SCHEME}{base}/{name}", (root / name).stat().st_size) for name in names
     )
 
 
-def _objects(storage: Storage, location: Location, *, recursive: bool) -> list[SourceFile]:
+def _objects(
+    storage: Storage, location: Location, *, recursive: bool
+) -> Iterable[SourceFile] | None:
+    """List the objects at a location; None if there is nothing."""
     folder, pattern = _split(location.key)
     root = Location(location.bucket, folder)
     prefix = len(folder) + 1 if folder else 0
@@ -184,9 +214,8 @@ def _objects(storage: Storage, location: Location, *, recursive: bool) -> list[S
     ]
     if found or (not pattern and (listed or storage.folders(root))):
         return found
-    if pattern or not folder or not storage.exists(root):
-        raise _nothing_at(location.uri)
-    return [SourceFile(root.uri, 0)]
+    itself = None if pattern else storage.find(root)
+    return itself and [SourceFile(root.uri, itself.size)]
 
 
 def _without_folders(listed: list[ObjectInfo]) -> Iterator[ObjectInfo]:
@@ -214,13 +243,6 @@ def _is_chosen(name: str, pattern: list[str], *, recursive: bool) -> bool:
         return False
     below = len(names) - len(pattern)
     return below >= 0 and (recursive or below <= 1) and all(map(fnmatchcase, names, pattern))
-
-
-def _nothing_at(path: str) -> RequestError:
-    return RequestError(
-        f"There is nothing at {path}.",
-        remedy="Give a folder, a file or a pattern, on a disk or as s3a://bucket/prefix.",
-    )
 
 
 @dataclass(frozen=True)
@@ -269,12 +291,18 @@ class _Reader:
             )
 
     def _content(self, uri: str) -> bytes:
-        """Read a file; one that has gone since it was listed is empty, and no image."""
+        """Read a file; one that has gone since it was listed is empty, and no image.
+
+        So is one on a disk that the executor may not read; its log says so.
+        """
         try:
             if self.storage is not None:
                 return self.storage.read(Location.parse(uri))
             return Path(uri.removeprefix(_FILE_SCHEME)).read_bytes()
         except (ObjectNotFound, FileNotFoundError):
+            return b""
+        except OSError as exc:
+            _log.warning("%s can't be read: %s", uri, exc.strerror)
             return b""
 
     def _batch(self, rows: list[Sequence[Any]]) -> pa.RecordBatch:

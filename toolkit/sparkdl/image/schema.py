@@ -139,9 +139,9 @@ class _ImageSchema(_SparkImageSchema):
         Parameters
         ----------
         path
-            A folder, a file, or a pattern of them (``*``, ``?``, ``[abc]``): on the disk of every
-            executor (plain, or beginning with ``file:``) or in an object store (``s3a://``,
-            ``s3://``), which is reached as the session's Spark reaches it.
+            A folder, a file, or a pattern of them (``*``, ``?``, ``[abc]``, ``{a,b}``): on the disk
+            of every executor (plain, or beginning with ``file:``) or in an object store
+            (``s3a://``, ``s3://``), which is reached as the session's Spark reaches it.
         recursive
             Read the folders below, too.
         numPartitions

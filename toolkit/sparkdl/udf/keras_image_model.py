@@ -65,7 +65,8 @@ def registerKerasImageUDF(
     Returns
     -------
     UserDefinedFunction
-        The function, for columns of a data frame: ``frame.select(function("image"))``.
+        The function, for columns of a data frame: ``frame.select(function("image"))``. Its
+        ``badRows()`` tells how many images it could not compute, in all queries so far.
 
     Raises
     ------
@@ -93,8 +94,11 @@ def registerKerasImageUDF(
     program = _ImageStructs(
         model, None if preprocessor is None else pickled(preprocessor, "The preprocessor")
     )
-    function: Any = computation(program, Tensors(FloatType(), 1), bad=BadRows().counter(spark))
-    return spark.udf.register(udf_name, function)
+    bad = BadRows()
+    function: Any = computation(program, Tensors(FloatType(), 1), bad=bad.counter(spark))
+    registered: Any = spark.udf.register(udf_name, function)
+    registered.badRows = lambda: bad.count
+    return registered
 
 
 def _share(spark: SparkSession, model: Any) -> KerasModel:

@@ -159,6 +159,7 @@ def test_size_is_two_numbers(spark: SparkSession) -> None:
         imageIO.createResizeImageUDF([1, 2, 3])
 
 
+@pytest.mark.slow
 def test_what_cannot_be_resized_becomes_null(spark: SparkSession) -> None:
     good = imageIO.imageArrayToStruct(BGR, "good")
     float_image = imageIO.imageArrayToStruct(BGR.astype("float32"), "float")
@@ -194,6 +195,7 @@ def place(request: pytest.FixtureRequest, folder: Path, storage: Storage) -> tup
     return prefix.uri, prefix.uri
 
 
+@pytest.mark.slow
 def test_images_are_read_by_a_custom_function(spark: SparkSession, place) -> None:
     path, beginning = place
     frame = imageIO.readImagesWithCustomFn(path, imageIO.PIL_decode, numPartition=2)
@@ -206,6 +208,7 @@ def test_images_are_read_by_a_custom_function(spark: SparkSession, place) -> Non
     assert_array_equal(imageIO.imageStructToArray(found[f"{beginning}/2.png"]), GRAY)
 
 
+@pytest.mark.slow
 def test_custom_function_may_give_floating_point_numbers_or_fail(
     spark: SparkSession, folder: Path
 ) -> None:
@@ -218,6 +221,7 @@ def test_custom_function_may_give_floating_point_numbers_or_fail(
     assert second.image.mode == 5
 
 
+@pytest.mark.slow
 def test_functions_work_in_a_function_of_spark(spark: SparkSession, folder: Path) -> None:
     def again(image: Any):
         return imageIO.imageArrayToStruct(imageIO.imageStructToArray(image))
@@ -234,8 +238,8 @@ def test_functions_work_in_a_function_of_spark(spark: SparkSession, folder: Path
 
 def test_files_become_rows(spark: SparkSession, folder: Path, place) -> None:
     path, beginning = place
-    frame = imageIO.filesToDF(spark.sparkContext, path, 17)
-    assert frame.rdd.getNumPartitions() == 17
+    frame = imageIO.filesToDF(spark.sparkContext, path, 3)
+    assert frame.rdd.getNumPartitions() == 3
     assert frame.dtypes == [("filePath", "string"), ("fileData", "binary")]
     assert not any(field.nullable for field in frame.schema)
     found = {row.filePath: bytes(row.fileData) for row in frame.collect()}

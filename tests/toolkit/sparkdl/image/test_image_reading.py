@@ -50,9 +50,17 @@ def test_rows_leave_in_portions_that_grow_to_a_bound(tmp_path: Path) -> None:
 def test_rows_of_no_bytes_leave_in_portions_too(tmp_path: Path) -> None:
     schema = pa.schema([("uri", pa.string())])
     reader = reading._Reader(None, lambda uri, _: (uri,), schema)
-    portions = list(reader.read([files(tmp_path, 200)] * 50))
-    assert sum(portion.num_rows for portion in portions) == 10_000
-    assert portions[0].num_rows < 10_000
+    portions = list(reader.read([files(tmp_path, 50)] * 100))
+    assert sum(portion.num_rows for portion in portions) == 5_000
+    assert portions[0].num_rows < 5_000
+
+
+def test_what_the_disk_does_not_give_is_empty_and_told(tmp_path: Path, caplog) -> None:
+    batch = pa.record_batch({"uri": [f"file://{tmp_path}"], "size": [1]})  # a folder
+    schema = pa.schema([("content", pa.binary())])
+    (portion,) = reading._Reader(None, lambda _, content: (content,), schema).read([batch])
+    assert portion["content"].to_pylist() == [b""]
+    assert f"{tmp_path} can't be read: Is a directory" in caplog.text
 
 
 def test_no_files_give_one_empty_batch() -> None:

@@ -98,6 +98,7 @@ def test_array_and_row_are_as_sparks_own(spark: SparkSession, channels: int) -> 
     assert_array_equal(ImageSchema.toNDArray(row), array)
 
 
+@pytest.mark.slow
 def test_array_and_row_convert_on_executors(spark: SparkSession) -> None:
     array = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
 
@@ -147,6 +148,7 @@ def test_folders_below_are_read_when_asked_for_but_hidden_ones(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pattern", "recursive", "expected"),
     [
@@ -156,6 +158,11 @@ def test_folders_below_are_read_when_asked_for_but_hidden_ones(
         ("sub[ ]a", True, ["sub a/3.png", "sub a/deep/4.png"]),
         ("*/*.png", False, ["sub a/3.png", "sub-b/é#%20?.png"]),
         ("?ub a/deep/4*", False, ["sub a/deep/4.png"]),
+        (
+            "{1.png,*.png,none,sub{ a/deep,-b}}",
+            False,
+            ["1.png", "sub a/deep/4.png", "sub-b/é#%20?.png"],
+        ),
     ],
 )
 def test_file_or_pattern(
@@ -169,6 +176,7 @@ def test_file_or_pattern(
     assert names(frame, root) == expected
 
 
+@pytest.mark.slow
 def test_one_place_has_several_ways_to_write_it(
     spark: SparkSession, folder: Path, prefix: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,6 +276,7 @@ def test_failures_are_kept_as_invalid_images_or_dropped(
     assert len(dropped) == 24
 
 
+@pytest.mark.slow
 def test_sample_images_are_as_sparks_own_source_reads_them(
     spark: SparkSession, mixed_folder: Path
 ) -> None:
@@ -286,6 +295,7 @@ def test_sample_images_are_as_sparks_own_source_reads_them(
         assert np.abs(difference).max() <= 12
 
 
+@pytest.mark.slow
 def test_sample_is_a_part_and_always_the_same(spark: SparkSession, tmp_path: Path) -> None:
     for number in range(200):
         (tmp_path / f"{number:03}").touch()
@@ -318,6 +328,7 @@ def test_number_out_of_its_range_is_refused(spark, folder: Path, options, text: 
         ImageSchema.readImages(str(folder), **options)
 
 
+@pytest.mark.slow
 def test_partitions_are_as_many_as_asked_for(spark: SparkSession, root: str) -> None:
     frame = ImageSchema.readImages(root, recursive=True)
     assert frame.rdd.getNumPartitions() == spark.sparkContext.defaultParallelism
@@ -348,6 +359,7 @@ def test_image_that_has_gone_since_it_was_listed_fails_nothing(
     assert [image.mode for image in images(frame)] == [-1, 16]
 
 
+@pytest.mark.slow
 def test_rows_have_their_places_whenever_they_are_read(
     spark: SparkSession, mixed_folder: Path
 ) -> None:
