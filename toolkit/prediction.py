@@ -175,7 +175,7 @@ class _Sources:
                 self.objects,
                 lambda uri, content: (uri, content),
                 storage=storage,
-                schema=StructType.fromDDL("origin string, image binary"),
+                schema=StructType().add("origin", "string").add("image", "binary"),
             )
 
     def _tables(self) -> Iterator[pa.Table]:

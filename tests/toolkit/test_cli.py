@@ -144,7 +144,7 @@ def test_missing_weights_name_every_way_out(toolkit, sample_files, tmp_path) -> 
         TOOLKIT_CACHE=str(tmp_path),
     )
     assert done.returncode == 2
-    for way in (str(tmp_path), "models/", "TOOLKIT_WEIGHTS_URL", "--weights", "random:"):
+    for way in (str(tmp_path), "models/", "TOOLKIT_WEIGHTS_URL", "as the weights", "random:"):
         assert way in done.stderr
 
 

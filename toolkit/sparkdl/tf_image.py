@@ -241,7 +241,7 @@ class TFImageTransformer(Transformer, HasColumns, HasOutputMode, CountsBadRows, 
 
     def write(self) -> MLWriter:
         """Return what saves the stage: ``write().overwrite().save(path)``."""
-        if optional(self, self.graph) is None:
+        if not self.isDefined(self.graph):
             return super().write()
         return super(TFImageTransformer, self.copy({self.graph: self.getGraph()})).write()
 
@@ -249,7 +249,13 @@ class TFImageTransformer(Transformer, HasColumns, HasOutputMode, CountsBadRows, 
         return 1 if optional(self, self.channelOrder) == "L" else 3
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
-        for param in (self.channelOrder, self.graph, self.inputCol, self.outputCol):
+        needed: tuple[Param[Any], ...] = (
+            self.channelOrder,
+            self.graph,
+            self.inputCol,
+            self.outputCol,
+        )
+        for param in needed:
             if optional(self, param) is None:
                 raise IllegalArgumentException(f"TFImageTransformer needs {param.name}.")
         input_type(

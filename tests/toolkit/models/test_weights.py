@@ -175,9 +175,9 @@ def test_nothing_reachable_names_every_way_out(mirror, tmp_path):
         f"put {NAME} into {tmp_path / 'weights'}",
         f"s3a://fruits/models/{NAME}",
         "TOOLKIT_WEIGHTS_URL",
-        "--weights PATH",
-        "--model EfficientNetLite0",
-        "--weights random:0",
+        "by its path or as s3a://",
+        "the model EfficientNetLite0",
+        "random:0",
     ):
         assert way in caught.value.remedy
 

@@ -215,7 +215,7 @@ def _objects(
     if found or (not pattern and (listed or storage.folders(root))):
         return found
     itself = None if pattern else storage.find(root)
-    return itself and [SourceFile(root.uri, itself.size)]
+    return None if itself is None else [SourceFile(root.uri, itself.size)]
 
 
 def _without_folders(listed: list[ObjectInfo]) -> Iterator[ObjectInfo]:
