@@ -11,6 +11,7 @@ import re
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from obstore import ObjectMeta
+    from obstore.auth.boto3 import Boto3CredentialProvider
     from obstore.store import ClientConfig, S3Store
 
     from toolkit.profiles import S3Settings
@@ -372,11 +374,9 @@ def _open_store(storage: Storage, bucket: str) -> S3Store:
         "allow_http": True,  # the endpoint's own scheme decides; AWS is https by default
     }
     if settings.is_aws:
-        from obstore.auth.boto3 import Boto3CredentialProvider
-
         return S3Store(
             bucket,
-            credential_provider=Boto3CredentialProvider(),
+            credential_provider=_aws_credentials(),
             client_options=client,
             **options,
         )
@@ -392,6 +392,29 @@ def _open_store(storage: Storage, bucket: str) -> S3Store:
             client_options=client,
             **options,
         )
+
+
+def _aws_credentials() -> Boto3CredentialProvider:
+    """Return the credentials of the standard AWS chain, which are renewed where they can be.
+
+    Raises
+    ------
+    RequestError
+        There are none.
+    """
+    from botocore.exceptions import BotoCoreError
+    from obstore.auth.boto3 import Boto3CredentialProvider
+
+    try:
+        # obstore would keep them for half an hour, and those of a role may end before.
+        return Boto3CredentialProvider(ttl=timedelta(minutes=5))
+    except (BotoCoreError, ValueError) as exc:
+        why = f" {exc}" if isinstance(exc, BotoCoreError) else ""
+        raise RequestError(
+            f"There are no AWS credentials.{why}",
+            remedy="Run `aws configure` or `aws sso login`, or set AWS_PROFILE, or "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+        ) from exc
 
 
 @contextmanager

@@ -104,7 +104,7 @@ def test_up_on_a_running_stack_changes_nothing(toolkit) -> None:
         (("run", "--engine", "torch"), "openvino"),
         (("run", "--limit", "0"), "limit"),
         (("run", "--profile", "nope"), "nope"),
-        (("run", "--profile", "aws"), "AWS credentials"),
+        (("run", "--profile", "aws"), "no-such-profile"),
         (("run", "--output", "s3a://fruits/images"), "would be deleted"),
         (("run", "--output", "s3a://fruits"), "would be deleted"),
         (("logs", "no-such-service"), "no-such-service"),

@@ -110,11 +110,13 @@ def _print_summary(record: RunRecord, place: Place) -> None:
     output.print_table(("", ""), rows, title=f"Run {record.run_id}: {record.status}")
     command = output.command_name()
     output.print_text("\nNext:")
-    for line in (
+    lines = [
         f"{command} report --open            # the report of this run in your browser",
         f"{command} run path/to/your/images  # your own: one folder a label",
-        f"{command} down                     # stop the local stack; its data stays",
-    ):
+    ]
+    if place.pages:
+        lines.append(f"{command} down                     # stop the local stack; its data stays")
+    for line in lines:
         output.print_text(f"  {line}")
 
 

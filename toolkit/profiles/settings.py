@@ -1,17 +1,21 @@
-"""Where a run happens: typed settings from defaults, toolkit.toml, the environment and options.
-
-Later sources win: built-in defaults, then ``[profiles.NAME]`` of the nearest ``toolkit.toml``, then
-``TOOLKIT_…`` environment variables (``TOOLKIT_S3__BUCKET``), then options of the command line.
-"""
+"""The settings that tell one place of execution from another, typed, with their built-in values."""
 
 from __future__ import annotations
 
-import os
-import tomllib
+import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -21,23 +25,85 @@ from pydantic_settings import (
 
 from toolkit.errors import RequestError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 __all__ = [
-    "CONFIG_FILE",
+    "AWS",
+    "BUILT_IN",
+    "ENVIRONMENT_DELIMITER",
+    "ENVIRONMENT_PREFIX",
     "PORT_OPTIONS",
+    "SECTIONS",
+    "AwsSettings",
+    "OriginKind",
     "Profile",
     "S3Settings",
     "SparkSettings",
     "StackSettings",
-    "find_config_file",
-    "load_profile",
-    "profile_names",
+    "sources",
 ]
 
-CONFIG_FILE = "toolkit.toml"
 STACK = "stack"
 AWS = "aws"
 
-_SECRET_FIELDS = frozenset({"access_key_id", "secret_access_key", "session_token"})
+ENVIRONMENT_PREFIX = "TOOLKIT_"
+ENVIRONMENT_DELIMITER = "__"
+
+
+def _shape(pattern: str, meaning: str) -> Callable[[str], str]:
+    """Return a check of a whole text against a pattern; its error says what is meant."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text, flags=re.ASCII):
+            raise PydanticCustomError(
+                "shape", "{text} is not {meaning}", {"text": repr(text), "meaning": meaning}
+            )
+        return text
+
+    return check
+
+
+_check_region = _shape(
+    r"[a-z]{2,5}(-[a-z]+){1,2}-[0-9]{1,2}", "the name of an AWS region, such as eu-west-3"
+)
+
+Bucket = Annotated[
+    str,
+    AfterValidator(
+        _shape(
+            r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
+            "the name of a bucket: 3 to 63 small letters, digits, dots and hyphens",
+        )
+    ),
+]
+Region = Annotated[str, AfterValidator(_check_region)]
+InstanceType = Annotated[
+    str,
+    AfterValidator(
+        _shape(r"[a-z][a-z0-9-]*\.[a-z0-9-]+", "an EC2 instance type, such as c7i.2xlarge")
+    ),
+]
+# https://docs.aws.amazon.com/IAM/latest/APIReference/API_InstanceProfile.html
+InstanceProfile = Annotated[
+    str,
+    AfterValidator(_shape(r"[\w+=,.@-]{1,128}", "the name of an instance profile (not its ARN)")),
+]
+Subnet = Annotated[
+    str,
+    AfterValidator(
+        _shape(r"subnet-[0-9a-f]{8,17}", "the id of a subnet, such as subnet-0123456789abcdef0")
+    ),
+]
+Ami = Annotated[
+    str,
+    AfterValidator(
+        _shape(r"ami-[0-9a-f]{8,17}", "the id of a machine image, such as ami-0123456789abcdef0")
+    ),
+]
+
+OriginKind = Literal["default", "built in", "file", "environment", "option"]
+"""What a setting can come from."""
 
 
 class _Settings(BaseModel):
@@ -63,9 +129,15 @@ class S3Settings(_Settings):
 
     endpoint: str = STACK
     region: str = "us-east-1"
-    bucket: str = Field(default="fruits", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    bucket: Bucket = "fruits"
     access_key_id: SecretStr | None = None
     secret_access_key: SecretStr | None = None
+
+    @field_validator("region")
+    @classmethod
+    def _is_of_aws(cls, region: str, info: ValidationInfo) -> str:
+        # Another server's region may have any name.
+        return _check_region(region) if info.data.get("endpoint") == AWS else region
 
     @property
     def is_aws(self) -> bool:
@@ -138,6 +210,42 @@ class StackSettings(_Settings):
     cores: int | None = Field(default=None, ge=1)
 
 
+class AwsSettings(_Settings):
+    """Which EC2 instances `toolkit promote` starts.
+
+    Attributes
+    ----------
+    region
+        AWS region of the instances; default: the bucket's, `S3Settings.region`.
+    instance_type
+        Type of every node.
+    nodes
+        How many instances; at least 1.
+    spot
+        Whether they are spot instances: cheaper, and taken away when AWS needs them.
+    max_hours
+        Hours after which a node ends itself, whatever runs; default: from the plan.
+    instance_profile
+        Name of the instance profile that gives the nodes their rights; default: one is created.
+    subnet
+        Id of the subnet; default: one of the default VPC.
+    volume_gib
+        Size of a node's disk in GiB; at least the 8 GiB that Ubuntu's machine images take.
+    ami
+        Id of the machine image; default: the newest Ubuntu 24.04 of Canonical.
+    """
+
+    region: Region | None = None
+    instance_type: InstanceType = "c7i.2xlarge"
+    nodes: int = Field(default=1, ge=1)
+    spot: bool = False
+    max_hours: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    instance_profile: InstanceProfile | None = None
+    subnet: Subnet | None = None
+    volume_gib: int = Field(default=30, ge=8)
+    ami: Ami | None = None
+
+
 PORT_OPTIONS = tuple(name for name in StackSettings.model_fields if name.endswith("_port"))
 
 
@@ -145,8 +253,8 @@ class Profile(BaseSettings):
     """Everything that tells one place of execution from another; immutable."""
 
     model_config = SettingsConfigDict(
-        env_prefix="TOOLKIT_",
-        env_nested_delimiter="__",
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_nested_delimiter=ENVIRONMENT_DELIMITER,
         frozen=True,
         extra="forbid",
     )
@@ -155,11 +263,12 @@ class Profile(BaseSettings):
     s3: S3Settings = S3Settings()
     spark: SparkSettings = SparkSettings()
     stack: StackSettings = StackSettings()
+    aws: AwsSettings = AwsSettings()
 
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],
+        settings_cls: type[BaseSettings],  # noqa: ARG003 -- pydantic's signature
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- pydantic's signature
@@ -168,18 +277,22 @@ class Profile(BaseSettings):
         """Order the sources: options, environment, file, defaults of the profile."""
         given = init_settings()
         table = given.pop("table", {})
-        name = given.get("name", "local")
-        return (
-            InitSettingsSource(settings_cls, given),
-            env_settings,
-            InitSettingsSource(settings_cls, table),
-            InitSettingsSource(settings_cls, _BUILT_IN.get(name, {})),
-        )
+        return tuple(sources(given, table, environment=env_settings).values())
 
     @property
     def needs_stack(self) -> bool:
         """Whether a part of the local stack has to run for this profile."""
         return self.s3.is_stack or self.spark.is_stack
+
+    @property
+    def aws_region(self) -> str:
+        """The AWS region of the instances: their own setting, or the bucket's region."""
+        return self.aws.region or self.s3.region
+
+    def value(self, setting: str) -> Any:
+        """Return the value of a setting by its name, such as ``s3.bucket``."""
+        section, _, field = setting.partition(".")
+        return getattr(getattr(self, section), field) if field else getattr(self, section)
 
     def on_stack(self, *, s3: S3Settings, spark: SparkSettings) -> Profile:
         """Return this profile with ``stack`` replaced by what the running local stack provides.
@@ -203,112 +316,28 @@ class Profile(BaseSettings):
         return self.model_copy(update=update)
 
 
-_BUILT_IN: dict[str, dict[str, Any]] = {
+def sources(
+    given: dict[str, Any], table: dict[str, Any], *, environment: PydanticBaseSettingsSource
+) -> dict[OriginKind, PydanticBaseSettingsSource]:
+    """Return what settings are taken from, the strongest first: the only place with this order."""
+    built_in = BUILT_IN.get(given.get("name", "local"), {})
+    return {
+        "option": InitSettingsSource(Profile, given),
+        "environment": environment,
+        "file": InitSettingsSource(Profile, table),
+        "built in": InitSettingsSource(Profile, built_in),
+    }
+
+
+BUILT_IN: dict[str, dict[str, Any]] = {
     "local": {},
-    "aws": {"s3": {"endpoint": AWS}},
+    # Spark inside the command has the AWS credentials of whoever calls it; the stack's has none.
+    "aws": {"s3": {"endpoint": AWS}, "spark": {"master": "local[*]"}},
 }
 
 
-def find_config_file(start: Path | None = None) -> Path | None:
-    """Return the nearest ``toolkit.toml``: in `start` (default: here) or in a folder above it."""
-    here = (start or Path.cwd()).resolve()
-    return next(
-        (
-            folder / CONFIG_FILE
-            for folder in (here, *here.parents)
-            if (folder / CONFIG_FILE).is_file()
-        ),
-        None,
-    )
-
-
-def profile_names(config_file: Path | None = None) -> list[str]:
-    """Return the names of the built-in profiles and of those in the configuration file."""
-    config_file = config_file or find_config_file()
-    return sorted({*_BUILT_IN, *_tables(_read_config(config_file), config_file)})
-
-
-def load_profile(
-    name: str | None = None,
-    *,
-    config_file: Path | None = None,
-    options: dict[str, dict[str, Any]] | None = None,
-) -> Profile:
-    """Resolve a profile.
-
-    Parameters
-    ----------
-    name
-        Profile name; default: ``TOOLKIT_PROFILE``, then ``profile`` of the configuration file,
-        then ``local``.
-    config_file
-        A ``toolkit.toml``; default: the nearest one.
-    options
-        What the command line sets, by section: ``{"s3": {"bucket": "fruits"}}``.
-
-    Raises
-    ------
-    RequestError
-        Unknown profile, unknown or invalid setting, or a secret in the configuration file.
-    """
-    config_file = config_file or find_config_file()
-    config = _read_config(config_file)
-    tables = _tables(config, config_file)
-    known = sorted({*_BUILT_IN, *tables})
-    name = name or os.environ.get("TOOLKIT_PROFILE") or str(config.get("profile", "local"))
-    if name not in known:
-        raise RequestError(
-            f"There is no profile {name!r}.",
-            remedy=f"Profiles: {', '.join(known)}. Add [profiles.{name}] to {CONFIG_FILE}.",
-        )
-    table = tables.get(name, {})
-    _refuse_secrets(table, config_file)
-    given = {section: values for section, values in (options or {}).items() if values}
-    try:
-        return Profile.model_validate({"name": name, "table": table, **given})
-    except ValidationError as exc:
-        raise RequestError(
-            f"Profile {name!r} is not usable: {_first_problem(exc)}",
-            remedy=f"Mend it in {config_file or CONFIG_FILE}, TOOLKIT_… variables or options.",
-        ) from exc
-
-
-def _read_config(config_file: Path | None) -> dict[str, Any]:
-    if config_file is None:
-        return {}
-    try:
-        return tomllib.loads(config_file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
-        raise RequestError(f"{config_file} can't be read: {exc}") from exc
-
-
-def _tables(config: dict[str, Any], config_file: Path | None) -> dict[str, dict[str, Any]]:
-    """Return the tables of the profiles; refuse what the file should not hold."""
-    profiles: Any = config.get("profiles", {})
-    tables = list(profiles.values()) if isinstance(profiles, dict) else [None]
-    sections = [each for table in tables if isinstance(table, dict) for each in table.values()]
-    unknown = sorted(config.keys() - {"profile", "profiles"})
-    if isinstance(config.get("profile"), dict):
-        unknown.append("a table named profile")
-    if unknown or not all(isinstance(table, dict) for table in [*tables, *sections]):
-        raise RequestError(
-            f"{config_file} is not of the form that is read"
-            + (f": it holds {', '.join(unknown)}." if unknown else "."),
-            remedy='It holds `profile = "NAME"` and tables such as [profiles.NAME.s3].',
-        )
-    return dict(profiles)
-
-
-def _refuse_secrets(table: dict[str, Any], config_file: Path | None) -> None:
-    found = sorted(_SECRET_FIELDS & set(table.get("s3", {})))
-    if found:
-        raise RequestError(
-            f"{config_file} holds {', '.join(found)}: no secret belongs in that file.",
-            remedy=f"Remove it there and set TOOLKIT_S3__{found[0].upper()} in the environment.",
-        )
-
-
-def _first_problem(exc: ValidationError) -> str:
-    problem = exc.errors(include_url=False, include_input=False)[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    return f"{where}: {problem['msg']}"
+SECTIONS: dict[str, type[_Settings]] = {
+    name: field.annotation
+    for name, field in Profile.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, _Settings)
+}
