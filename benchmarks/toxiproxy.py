@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
-import tempfile
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
-from localstack import go, process
+from localstack import process
+from localstack.go_program import built_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 __all__ = ["built_server", "slow_store"]
 
@@ -42,14 +40,10 @@ def built_server(cache: Path, *, log: Path) -> Path:
 
     Raises
     ------
-    RuntimeError
+    BuildError
         It can't be built.
     """
-    program = cache / "bin" / f"toxiproxy-{VERSION}"
-    with process.locked(cache / "toxiproxy-build.lock"):
-        if not program.exists():
-            _build(program, log=log)
-    return program
+    return built_program(_MODULE, cache / "bin" / f"toxiproxy-{VERSION}", log=log)
 
 
 @contextmanager
@@ -87,24 +81,6 @@ def slow_store(server: Path, endpoint: str, *, latency_ms: int, log: Path) -> It
             yield f"http://127.0.0.1:{listen}"
         finally:
             running.terminate()
-
-
-def _build(program: Path, *, log: Path) -> None:
-    workshop = program.parent.parent / "go-toxiproxy"
-    toolchain = go.installed_go() or go.fetched_go(workshop, log=log)
-    program.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=program.parent, prefix=".toxiproxy-") as fresh:
-        own = {"GOBIN": fresh, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local"}
-        status = process.run_owned(
-            [toolchain.program, "install", "-trimpath", _MODULE],
-            env=os.environ | toolchain.env | own,
-            log=log,
-        )
-        if status != 0:
-            last = "\n".join(process.tail(log, lines=5))
-            raise RuntimeError(f"`go install {_MODULE}` failed:\n{last}")
-        Path(fresh, "server").replace(program)
-    shutil.rmtree(workshop, ignore_errors=True)
 
 
 def _wait_for(port: int) -> None:

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Set up a bare Debian or Ubuntu machine for the toolkit, then run its job or its tests.
 #
-# Writes to the checkout's .venv, to $TOOLKIT_HOME and to the user's caches, nowhere else. Every step
-# looks first whether its work is done, so that a repeated call goes straight to the job.
+# The machine is a laptop, WSL2 or an EC2 node; on a node, an unpacked bundle of `toolkit promote`
+# stands where the checkout does. Writes to .venv in it, to $TOOLKIT_HOME and to the user's caches,
+# nowhere else. Every step looks first whether its work is done, so that a repeated call goes
+# straight to the job.
 set -euo pipefail
 
 usage() {
@@ -13,6 +15,8 @@ Commands:
   run      set up, then `toolkit run ARGUMENTS` (default: the sample images)
   test     set up with the tools of the tests, then `pytest ARGUMENTS` with the slow tests
   setup    set up only
+  node     set up an unpacked bundle of `toolkit promote`: its wheel, without the local stack;
+           then `python -m toolkit.cloud.node ARGUMENTS`, if there are any
 
 Environment:
   TOOLKIT_HOME    state of the local stack and logs   (default: ~/.local/state/fruits-toolkit)
@@ -42,6 +46,7 @@ main() {
     case $job in
         run | test) step_count=8 ;;
         setup) ;;
+        node) check_bundle && step_count=$(($# > 1 ? 5 : 4)) ;;
         -h | --help) usage && exit 0 ;;
         *) usage >&2 && exit 2 ;;
     esac
@@ -52,6 +57,10 @@ main() {
     step "uv $uv_version" install_uv
     step 'Python' make_environment
     step 'Python packages' install_packages
+    if [[ $job == node ]]; then
+        (($# == 0)) || run_node "$@"
+        return
+    fi
     step 'Jars for S3A' install_jars
     step "Archive of Spark's classes" archive_classes
     step "$(title_of_minio)" install_minio
@@ -63,6 +72,21 @@ main() {
             ;;
         test) hand_over "$venv/bin/pytest" -m '' "$@" ;; # the empty -m undoes `not slow`
     esac
+}
+
+check_bundle() {
+    [[ ! -f $checkout/manifest.json ]] || return 0
+    cat >&2 <<TOLD
+$checkout is no unpacked bundle: it has no manifest.json.
+To set up a checkout, call: bash localstack/bootstrap.sh setup
+TOLD
+    exit 2
+}
+
+run_node() {
+    cd -- "$called_from"
+    # -P: the code is the wheel's, whatever lies in the folder that this is called from.
+    hand_over "$venv/bin/python" -P -m toolkit.cloud.node "$@"
 }
 
 prepare() {
@@ -84,6 +108,9 @@ prepare() {
     # uv keeps downloaded Pythons in the user's data folder otherwise.
     export UV_PYTHON_INSTALL_DIR=${UV_PYTHON_INSTALL_DIR:-$cache/python}
 
+    # Says what a bundle consists of; of a checkout there is none.
+    manifest=''
+    [[ $1 != node ]] || manifest=manifest.json
     lock=requirements.lock
     # Once the test tools are in the environment, `run` leaves them there.
     if [[ $1 == test || $(stamp_of_packages) == requirements-dev.lock* ]]; then
@@ -237,8 +264,15 @@ environment_fits() {
 # --- 4: Python packages --------------------------------------------------------------------------
 
 install_packages() {
-    local stamp
-    stamp="$lock $(cat "$lock" pyproject.toml | sha256sum)"
+    local stamp decisive=("$lock" pyproject.toml)
+    # hatchling comes from the lock: an isolated build would fetch an unpinned one.
+    local product=(--no-build-isolation --editable .)
+    if [[ -n $manifest ]]; then
+        verify_bundle
+        decisive+=("$manifest")
+        product=(--compile-bytecode "$wheel")
+    fi
+    stamp="$lock $(cat "${decisive[@]}" | sha256sum)"
     if [[ $(stamp_of_packages) == "$stamp" ]]; then
         outcome='up to date'
         return
@@ -249,9 +283,18 @@ install_packages() {
     # here, once: where PYTHONDONTWRITEBYTECODE is set, every process would compile all it imports.
     attempt "$uv" pip sync --python "$venv" --require-hashes --build-constraints "$lock" \
         --compile-bytecode "$lock"
-    # hatchling comes from the lock: an isolated build would fetch an unpinned one.
-    attempt "$uv" pip install --python "$venv" --no-deps --no-build-isolation --editable .
+    attempt "$uv" pip install --python "$venv" --no-deps "${product[@]}"
     echo "$stamp" >"$venv/packages.stamp"
+}
+
+# Compare all files of the bundle with its manifest, and find its wheel.
+verify_bundle() {
+    remedy='The bundle is damaged: unpack it anew into an empty folder, and call this again.'
+    last_command="sha256sum --check of the files in $manifest"
+    "$venv/bin/python" -c 'import json
+for file in json.load(open("manifest.json"))["files"]:
+    print(file["sha256"], file["path"], sep="  ")' | sha256sum --check --quiet --strict
+    wheel=$("$venv/bin/python" -c 'import json; print(json.load(open("manifest.json"))["wheel"])')
 }
 
 stamp_of_packages() {

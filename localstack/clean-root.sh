@@ -8,11 +8,14 @@ set -euo pipefail
 
 usage() {
     cat <<'HELP'
-Usage: bash localstack/clean-root.sh [--suite SUITE] [--mirror URL] [--] COMMAND [ARGUMENTS]
+Usage: bash localstack/clean-root.sh [OPTIONS] [--] COMMAND [ARGUMENTS]
+       bash localstack/clean-root.sh [OPTIONS] --check
 
 Runs COMMAND as root, with an empty HOME, in a copy of this checkout's files (committed or not,
 without those that git ignores). Needs root, debootstrap and git.
 
+  --check         run nothing: look whether this machine can, and say why not (exit code 2)
+  --files FOLDER  copy FOLDER instead of the checkout, to where the checkout goes
   --suite SUITE   bookworm (default), trixie, noble, or another release of Debian or Ubuntu
   --mirror URL    where its packages are (default: debootstrap's; a Debian that lacks Ubuntu's
                   archive keys needs it for Ubuntu, and takes the packages unverified)
@@ -24,11 +27,15 @@ HELP
 checkout=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 suite=bookworm
 mirror=''
+files='' # instead of the checkout's
 machine='' # process id of the fresh machine
 
 main() {
+    local only_check=''
     while (($#)); do
         case $1 in
+            --check) only_check=yes && shift ;;
+            --files) files=${2:?"--files needs a folder"} && shift 2 ;;
             --suite) suite=${2:?"--suite needs a value, such as bookworm"} && shift 2 ;;
             --mirror) mirror=${2:?"--mirror needs a value"} && shift 2 ;;
             -h | --help) usage && exit 0 ;;
@@ -37,7 +44,7 @@ main() {
             *) break ;;
         esac
     done
-    (($#)) || { usage >&2 && exit 2; }
+    [[ -n $only_check ]] || (($#)) || { usage >&2 && exit 2; }
     check_requirements
 
     local systems=${TOOLKIT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/fruits-toolkit}/clean-root
@@ -47,10 +54,12 @@ main() {
     trap 'exit 130' INT
     trap 'exit 143' TERM
     trap end_machine EXIT
-    [[ -d $base ]] || install_system "$base"
-
     mkdir "$work/changes" "$work/overlay" "$work/root"
-    copy_checkout "$work/changes/opt/fruits-toolkit"
+    check_overlay
+    [[ -z $only_check ]] || exit 0
+
+    [[ -d $base ]] || install_system "$base"
+    copy_files "$work/changes/opt/fruits-toolkit"
     copy_network_settings "$work/changes"
 
     export -f enter
@@ -76,12 +85,30 @@ end_machine() {
 
 check_requirements() {
     ((EUID == 0)) || { echo 'clean-root.sh mounts file systems: run it as root.' >&2 && exit 2; }
-    local tool
-    for tool in debootstrap git; do
+    local tool tools=(debootstrap)
+    if [[ -z $files ]]; then
+        tools+=(git)
+    elif [[ ! -d $files ]]; then
+        echo "$files is no folder." >&2 && exit 2
+    fi
+    for tool in "${tools[@]}"; do
         command -v "$tool" >/dev/null && continue
         echo "clean-root.sh needs $tool: apt-get install $tool" >&2
         exit 2
     done
+    if [[ -z $files && ! -e $checkout/.git ]]; then
+        echo "$checkout is no git clone, whose files could be listed: see --files." >&2 && exit 2
+    fi
+}
+
+# Containers may forbid mounts, and an overlay cannot lie on another one.
+check_overlay() {
+    mkdir "$work/lower"
+    unshare --mount --pid --fork mount -t overlay overlay \
+        -o "lowerdir=$work/lower,upperdir=$work/changes,workdir=$work/overlay" "$work/root" || {
+        echo "clean-root.sh cannot mount an overlay in ${work%/*}." >&2
+        exit 2
+    }
 }
 
 install_system() {
@@ -102,8 +129,12 @@ install_system() {
     mv "$work/system" "$1"
 }
 
-copy_checkout() {
+copy_files() {
     mkdir -p "$1"
+    if [[ -n $files ]]; then
+        cp -R -- "$files/." "$1"
+        return
+    fi
     # Tracked files and new ones, less those deleted in the working tree.
     git -C "$checkout" ls-files -z --cached --others --exclude-standard |
         (cd "$checkout" && while IFS= read -r -d '' file; do

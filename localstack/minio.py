@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
-import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from localstack import go, probe, process
-from localstack.errors import BuildError, ServiceError
+from localstack import probe, process
+from localstack.errors import ServiceError
+from localstack.go_program import built_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from localstack.home import StackSettings
 
@@ -74,36 +73,11 @@ def built_binary(cache: Path, *, log: Path, say: Callable[[str, float | None], N
     program = binary(cache)
     if program.exists():
         return program
-    with process.locked(cache / "minio-build.lock"):
-        if not program.exists():  # else the one who held the lock has built it
-            began = time.monotonic()
-            say("Building MinIO, once for this user: 3 to 10 minutes", None)
-            _build(program, log=log)
-            say("MinIO is built", time.monotonic() - began)
+    began = time.monotonic()
+    say("Building MinIO, once for this user: 3 to 10 minutes", None)
+    built_program(_MODULE, program, log=log)
+    say("MinIO is built", time.monotonic() - began)
     return program
-
-
-def _build(program: Path, *, log: Path) -> None:
-    workshop = program.parent.parent / "go"
-    toolchain = go.installed_go() or go.fetched_go(workshop, log=log)
-    program.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=program.parent, prefix=".minio-") as fresh:
-        status = process.run_owned(
-            [toolchain.program, "install", "-trimpath", _MODULE],
-            env=os.environ
-            | toolchain.env
-            | {"GOBIN": fresh, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local"},
-            log=log,
-        )
-        if status != 0:
-            raise BuildError(
-                f"`go install {_MODULE}` failed:\n" + "\n".join(process.tail(log, lines=5)),
-                remedy="Check the network and the free disk space and repeat the command; "
-                f"all that Go said is in {log}.",
-            )
-        Path(fresh, "minio").replace(program)
-    # Kept until here, so that an interrupted build goes on where it stopped.
-    shutil.rmtree(workshop, ignore_errors=True)
 
 
 def credentials(home: Path) -> Credentials | None:

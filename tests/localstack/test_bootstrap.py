@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -25,12 +26,11 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from localstack.home import cache_folder
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+NODE_FILES = ("requirements.lock", "pyproject.toml", "localstack/bootstrap.sh")
 LOCKS = ("requirements.lock", "requirements-dev.lock", "localstack/go-requirements.lock")
 TOOLS = Path(sys.executable).parent
 NOBODY = 65534
@@ -48,16 +48,16 @@ class Machine:
     def checkout(self) -> Path:
         return self.folder / "my checkout"
 
-    def command(self, job: str, *, replaced: str = "") -> list[str | Path]:
+    def command(self, *call: str, replaced: str = "") -> list[str | Path]:
         """Return the call of a job, some functions of the script replaced."""
         script = self.checkout / "localstack" / "bootstrap.sh"
-        return ["bash", "-c", f'source "$1"; shift; {replaced}\nmain "$@"', "bash", script, job]
+        return ["bash", "-c", f'source "$1"; shift; {replaced}\nmain "$@"', "bash", script, *call]
 
     def bootstrap(
-        self, job: str, *, replaced: str = "", before: tuple[str, ...] = ()
+        self, *call: str, replaced: str = "", before: tuple[str, ...] = ()
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*before, *self.command(job, replaced=replaced)],
+            [*before, *self.command(*call, replaced=replaced)],
             env=self.env,
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -78,8 +78,7 @@ def machine() -> Iterator[Machine]:
             target = made.checkout / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(CHECKOUT / name, target)
-        version = re.search(r"^uv==(\S+)", (CHECKOUT / LOCKS[0]).read_text(), re.MULTILINE)[1]
-        uv = made.folder / "cache" / "uv" / version / "uv"
+        uv = made.folder / "cache" / "uv" / uv_version() / "uv"
         uv.parent.mkdir(parents=True)
         uv.symlink_to(TOOLS / "uv")
         made.env = {
@@ -91,6 +90,10 @@ def machine() -> Iterator[Machine]:
             "UV_HTTP_RETRIES": "0",
         }
         yield made
+
+
+def uv_version() -> str:
+    return re.search(r"^uv==(\S+)", (CHECKOUT / LOCKS[0]).read_text(), re.MULTILINE)[1]
 
 
 def programs_without_python(folder: Path) -> str:
@@ -132,11 +135,8 @@ def test_help_names_the_commands():
         text=True,
         check=True,
     )
-    assert re.findall(r"^  (run|test|setup)\b", told.stdout, re.MULTILINE) == [
-        "run",
-        "test",
-        "setup",
-    ]
+    commands = re.findall(r"^  (run|test|setup|node)\b", told.stdout, re.MULTILINE)
+    assert commands == ["run", "test", "setup", "node"]
 
 
 def test_unknown_command_is_a_wrong_request(machine):
@@ -335,6 +335,73 @@ class QuietHandler(SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
+@pytest.fixture
+def bundle(machine) -> Machine:
+    """Return a machine with the files of a bundle, the wheel being a file with a hash."""
+    wheel = machine.checkout / "fruits_toolkit-0.1.0-py3-none-any.whl"
+    wheel.write_bytes(b"a wheel")
+    files = [
+        {"path": str(file.relative_to(machine.checkout)), "sha256": sha256(file), "size": 0}
+        for file in (wheel, *map(machine.checkout.joinpath, NODE_FILES))
+    ]
+    manifest = {"wheel": wheel.name, "versions": {}, "files": files}
+    (machine.checkout / "manifest.json").write_text(json.dumps(manifest))
+    machine.env["UV_DEFAULT_INDEX"] = f"{NOWHERE}/simple"
+    return machine
+
+
+def sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_node_takes_its_packages_from_the_lock_once_the_bundle_is_verified(bundle):
+    failed = bundle.bootstrap("node")
+    assert failed.returncode == 1
+    steps = re.findall(r"^\[(\d/\d)\] (.*) … ", failed.stderr, re.MULTILINE)
+    titles = ["System packages", f"uv {uv_version()}", "Python", "Python packages"]
+    assert steps == [(f"{number}/4", title) for number, title in enumerate(titles, 1)]
+    assert re.search(
+        r"^Failed command: .*uv pip sync .* requirements\.lock $", failed.stderr, re.MULTILINE
+    )
+
+
+@pytest.mark.parametrize("damaged", ["fruits_toolkit-0.1.0-py3-none-any.whl", "requirements.lock"])
+def test_node_installs_nothing_of_a_damaged_bundle(bundle, damaged):
+    with (bundle.checkout / damaged).open("ab") as file:
+        file.write(b"\n# one byte too many")
+    failed = bundle.bootstrap("node")
+    assert failed.returncode == 1
+    report = failed.stderr.partition("[4/4] Python packages … failed.\n")[2]
+    assert f"\n    | {damaged}: FAILED\n" in f"\n{report}"
+    assert "\nFailed command: sha256sum " in report
+    assert "\nRemedy: The bundle is damaged" in report
+    assert "uv pip" not in report
+
+
+def test_node_hands_its_arguments_to_the_module_from_where_it_was_called(bundle):
+    handed = bundle.bootstrap(
+        "node",
+        "--promotion",
+        "a b",
+        replaced='install_packages() { :; }; hand_over() { printf \'%s\n\' "$PWD" "$@"; };',
+    )
+    assert handed.returncode == 0, handed.stderr
+    python = bundle.checkout / ".venv" / "bin" / "python"
+    module = ["-P", "-m", "toolkit.cloud.node"]
+    assert handed.stdout.splitlines() == ["/", str(python), *module, "--promotion", "a b"]
+    assert re.findall(r"^\[(\d/\d)\]", handed.stderr, re.MULTILINE) == [
+        f"{number}/5" for number in range(1, 5)
+    ]
+
+
+def test_node_in_a_checkout_is_a_wrong_request(machine):
+    asked = machine.bootstrap("node")
+    assert asked.returncode == 2
+    assert f"{machine.checkout} is no unpacked bundle: it has no manifest.json.\n" in asked.stderr
+    assert "bash localstack/bootstrap.sh setup" in asked.stderr
+    assert not (machine.folder / "home").exists()
+
+
 def test_interrupt_ends_the_step_and_all_its_processes(machine):
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, never answers
         machine.env["UV_DEFAULT_INDEX"] = f"http://127.0.0.1:{silent.getsockname()[1]}/simple"
@@ -362,38 +429,21 @@ def session_of(process: psutil.Process) -> int | None:
         return None
 
 
-def why_no_clean_root() -> str:
-    if os.geteuid() != 0:
-        return "making a clean root takes root"
-    missing = [name for name in ("debootstrap", "git", "unshare") if shutil.which(name) is None]
-    if missing:
-        return f"{' and '.join(missing)} not installed"
-    if not (CHECKOUT / ".git").exists():
-        return "this is no git clone, whose files could be listed"
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    # Where the overlay will lie: it cannot lie on another one.
-    with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
-        for name in ("lower", "upper", "work", "root"):
-            Path(folder, name).mkdir()
-        overlay = "lowerdir=lower,upperdir=upper,workdir=work"
-        mount = subprocess.run(
-            [
-                *("unshare", "--mount", "--pid", "--fork"),
-                *("mount", "-t", "overlay", "overlay", "-o", overlay, "root"),
-            ],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    return mount.stderr.strip()  # empty where mounting is allowed
+@pytest.fixture
+def clean_root() -> Path:
+    """Return the script that makes a fresh machine; skip the test where it can't."""
+    script = CHECKOUT / "localstack" / "clean-root.sh"
+    checked = subprocess.run(
+        ["bash", script, "--check"], capture_output=True, text=True, check=False
+    )
+    if checked.returncode:
+        pytest.skip(checked.stderr.strip())
+    return script
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)  # MinIO is compiled, 8 minutes of one core's time
-def test_bare_debian_runs_the_job_and_the_second_time_reaches_it_at_once():
-    if reason := why_no_clean_root():
-        pytest.skip(reason)
+def test_bare_debian_runs_the_job_and_the_second_time_reaches_it_at_once(clean_root):
     # The network is this machine's: other stacks may hold the usual ports.
     ports = ("minio", "minio_console", "spark", "spark_ui", "worker_ui")
     free_ports = " ".join(f"TOOLKIT_STACK__{port.upper()}_PORT=0" for port in ports)
@@ -401,7 +451,7 @@ def test_bare_debian_runs_the_job_and_the_second_time_reaches_it_at_once():
     script = f"export {free_ports}; {run} >first.json; {run} >second.json; .venv/bin/toolkit down"
     done = subprocess.run(
         [
-            *("bash", CHECKOUT / "localstack" / "clean-root.sh"),
+            *("bash", clean_root),
             *("bash", "-euc", f"{script} >&2; cat first.json second.json"),
         ],
         stdin=subprocess.DEVNULL,
