@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from localstack import StackSettings, StackState
     from toolkit.runs import RunRecord
 
+# AWS for the tests of `toolkit.cloud`: moto's server, and servers that answer as AWS does.
+pytest_plugins = ["aws_stand_ins"]
+
 # What a developer who also works with AWS may have set: none of it may touch the stack.
 HOSTILE_AWS = {
     "AWS_ACCESS_KEY_ID": "AKIAWRONGWRONGWRONG0",

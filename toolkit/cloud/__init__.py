@@ -1,0 +1,1 @@
+"""Promotion to AWS: the same wheel, on EC2, against the real S3."""

@@ -1,0 +1,75 @@
+"""Waits until AWS agrees with itself: what one service made, another may not see for seconds."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from toolkit.cloud.account import AwsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Patience", "repeat"]
+
+T = TypeVar("T")
+
+# Seconds between two questions: short at first, since most waits are, then as AWS's waiters do.
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 4.0
+
+
+@dataclass
+class Patience:
+    """How long to go on asking.
+
+    Parameters
+    ----------
+    seconds
+        From now.
+    """
+
+    seconds: float
+    _deadline: float = field(init=False)
+    _pause: float = field(default=_FIRST_PAUSE, init=False)
+
+    def __post_init__(self) -> None:
+        self._deadline = time.monotonic() + self.seconds
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() >= self._deadline
+
+    def pause(self) -> None:
+        """Wait before the next question, longer each time, not beyond the end."""
+        time.sleep(max(0.0, min(self._pause, self._deadline - time.monotonic())))
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+
+
+def repeat(call: Callable[[], T], *, again: Callable[[AwsError], bool], seconds: float) -> T:
+    """Call until it succeeds.
+
+    Parameters
+    ----------
+    call
+        What to call.
+    again
+        Whether an error is one that time mends.
+    seconds
+        How long to try.
+
+    Raises
+    ------
+    AwsError
+        One that time does not mend, or the last one.
+    """
+    patience = Patience(seconds)
+    while True:
+        try:
+            return call()
+        except AwsError as exc:
+            if patience.is_over or not again(exc):
+                raise
+        patience.pause()
