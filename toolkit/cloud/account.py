@@ -323,6 +323,7 @@ _REFUSALS = (
     _Kind(
         frozenset(
             {
+                "InsufficientCapacity",
                 "InsufficientCapacityOnHost",
                 "InsufficientFreeAddressesInSubnet",
                 "InsufficientHostCapacity",
@@ -330,6 +331,7 @@ _REFUSALS = (
                 "InsufficientReservedInstanceCapacity",
                 "InsufficientVolumeCapacity",
                 "SpotMaxPriceTooLow",
+                "UnfulfillableCapacity",
                 "Unsupported",  # this type is not offered in this zone
             }
         ),

