@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from toolkit.cloud.policy import ExistingProfile, Policy
     from toolkit.cloud.preflight import Zone
 
-__all__ = ["ROLE_POLICY", "LaunchRequest", "Launched", "launch"]
+__all__ = ["ROLE_POLICY", "LaunchRequest", "Launched", "instance_arguments", "launch"]
 
 T = TypeVar("T")
 
@@ -158,6 +158,72 @@ def launch(
     return work.instances(group, profile)
 
 
+def instance_arguments(  # noqa: PLR0913 - what decides on an instance
+    request: LaunchRequest,
+    *,
+    region: str,
+    instance_type: str,
+    subnet: str,
+    group: str | None = None,
+    profile: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """Return what EC2's RunInstances is asked for, but for the client token.
+
+    Parameters
+    ----------
+    request
+        What to start.
+    region
+        Where.
+    instance_type, subnet
+        One of the request's types, and the subnet of one of its zones.
+    group
+        Id of the security group; None: EC2 takes the default one of the VPC.
+    profile
+        The instance profile, by ``Arn`` or ``Name``; None: no rights.
+    """
+    spot = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
+    market = {"MarketType": "spot", "SpotOptions": spot}
+    disk = {
+        "VolumeSize": request.volume_gib,
+        "VolumeType": "gp3",
+        "Encrypted": True,
+        "DeleteOnTermination": True,
+    }
+    arguments = {
+        "ImageId": request.image.id,
+        "InstanceType": instance_type,
+        "MinCount": request.nodes,
+        "MaxCount": request.nodes,  # all or none
+        "SubnetId": subnet,
+        "UserData": request.user_data,
+        "InstanceInitiatedShutdownBehavior": "terminate",
+        # A request for credentials takes a token, which no proxy on the node passes on.
+        "MetadataOptions": {
+            "HttpEndpoint": "enabled",
+            "HttpTokens": "required",
+            "HttpPutResponseHopLimit": 1,
+        },
+        "BlockDeviceMappings": [{"DeviceName": request.image.root_device, "Ebs": disk}],
+        "TagSpecifications": [
+            {"ResourceType": kind, "Tags": _tags(request, region)}
+            for kind in ("instance", "volume")
+        ],
+    }
+    if group is not None:
+        arguments["SecurityGroupIds"] = [group]
+    if profile is not None:
+        arguments["IamInstanceProfile"] = profile
+    if request.spot:
+        arguments["InstanceMarketOptions"] = market
+    return arguments
+
+
+def _tags(request: LaunchRequest, region: str) -> list[dict[str, str]]:
+    own = tags(request.promotion, owner=request.owner, region=region)
+    return [{"Key": key, "Value": value} for key, value in own.items()]
+
+
 @dataclass(frozen=True)
 class _Launch:
     """The steps."""
@@ -173,8 +239,7 @@ class _Launch:
 
     @property
     def tags(self) -> list[dict[str, str]]:
-        own = tags(self.request.promotion, owner=self.request.owner, region=self.account.region)
-        return [{"Key": key, "Value": value} for key, value in own.items()]
+        return _tags(self.request, self.account.region)
 
     @property
     def ec2(self) -> Any:
@@ -415,7 +480,14 @@ class _Launch:
         for instance_type in self.request.types:
             for zone in self.request.zones:
                 self.say(f"{self.request.nodes} x {instance_type} in {zone.name}")
-                wanted = self._wanted(instance_type, zone.subnet, group=group, profile=profile)
+                wanted = instance_arguments(
+                    self.request,
+                    region=self.account.region,
+                    instance_type=instance_type,
+                    subnet=zone.subnet,
+                    group=group,
+                    profile=profile,
+                )
                 try:
                     return self._launched(self._start(wanted, zone.name))
                 except CapacityError as exc:
@@ -427,40 +499,6 @@ class _Launch:
             + (", or without --spot." if self.request.spot else "."),
             code="InsufficientInstanceCapacity",
         )
-
-    def _wanted(
-        self, instance_type: str, subnet: str, *, group: str, profile: dict[str, str]
-    ) -> dict[str, Any]:
-        """Return what EC2 is asked for."""
-        spot = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
-        market = {"MarketType": "spot", "SpotOptions": spot}
-        disk = {
-            "VolumeSize": self.request.volume_gib,
-            "VolumeType": "gp3",
-            "Encrypted": True,
-            "DeleteOnTermination": True,
-        }
-        return {
-            "ImageId": self.request.image.id,
-            "InstanceType": instance_type,
-            "MinCount": self.request.nodes,
-            "MaxCount": self.request.nodes,  # all or none
-            "SubnetId": subnet,
-            "SecurityGroupIds": [group],
-            "IamInstanceProfile": profile,
-            "UserData": self.request.user_data,
-            "InstanceInitiatedShutdownBehavior": "terminate",
-            # A request for credentials takes a token, which no proxy on the node passes on.
-            "MetadataOptions": {
-                "HttpEndpoint": "enabled",
-                "HttpTokens": "required",
-                "HttpPutResponseHopLimit": 1,
-            },
-            "BlockDeviceMappings": [{"DeviceName": self.request.image.root_device, "Ebs": disk}],
-            "TagSpecifications": [
-                {"ResourceType": kind, "Tags": self.tags} for kind in ("instance", "volume")
-            ],
-        } | ({"InstanceMarketOptions": market} if self.request.spot else {})
 
     def _start(self, wanted: dict[str, Any], zone: str) -> list[dict[str, Any]]:
         """Start what is wanted, once, however often it is asked for.

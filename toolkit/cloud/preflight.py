@@ -20,7 +20,7 @@ from toolkit.cloud.account import (
     aws_errors,
 )
 from toolkit.cloud.estimate import instance_types
-from toolkit.cloud.launch import LaunchRequest, _Launch
+from toolkit.cloud.launch import LaunchRequest, instance_arguments
 from toolkit.cloud.machine_image import ARCHITECTURE, find_machine_image
 from toolkit.cloud.network import find_subnets
 from toolkit.cloud.policy import ExistingProfile, Policy
@@ -696,16 +696,13 @@ def _right_to_start(account: AwsAccount, request: LaunchRequest) -> _Seen[None]:
     start instances in the promotions' own groups only is then denied that group, which says nothing
     of the launch.
     """
-    launch = _Launch(account, request, say=lambda _: None, patience=0)
-    wanted = launch._wanted(  # noqa: SLF001 - the very arguments of the launch
-        request.types[0],
-        request.zones[0].subnet,
-        group="",
-        profile={"Arn": request.existing.arn} if request.existing else {},
+    wanted = instance_arguments(
+        request,
+        region=account.region,
+        instance_type=request.types[0],
+        subnet=request.zones[0].subnet,
+        profile={"Arn": request.existing.arn} if request.existing else None,
     )
-    del wanted["SecurityGroupIds"]
-    if not request.existing:
-        del wanted["IamInstanceProfile"]
     found = f"{request.nodes} x {request.types[0]} in {request.zones[0].name}"
     try:
         with aws_errors(doing=f"start {found}, in a dry run"):

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from in_front import denial, leading_through, opened, refusal
+from in_front import denial, refusal
 from promoted import (
     AMI,
     ID,
@@ -46,23 +46,6 @@ NO_CAPACITY = "InsufficientInstanceCapacity"
 
 class KilledError(Exception):
     """Stands for the end of the process."""
-
-
-@pytest.fixture
-def account(moto):
-    return moto.account()
-
-
-@pytest.fixture
-def direct(moto):
-    """Return the account past the server in front of it."""
-    return opened(moto.account())
-
-
-@pytest.fixture
-def front(moto, direct):
-    with leading_through(moto) as server:
-        yield server
 
 
 def test_instance_is_what_was_asked_for(account):

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
-from in_front import leading_through, opened
 from minio import MinioAdmin
 from minio.credentials import StaticProvider
 from promoted import BUCKET, ID, IDENTITY, OTHER_ID, order
@@ -283,18 +282,6 @@ def test_moto_does_still_not_judge_limits(moto, direct):
     moto.enforce()
     with pytest.raises(AccessDeniedError, match="ec2:CreateSecurityGroup is not allowed"):
         launch(moto.account(), request)
-
-
-@pytest.fixture
-def direct(moto):
-    """Return the account of one who may do everything."""
-    return opened(moto.account())
-
-
-@pytest.fixture
-def front(moto, direct):
-    with leading_through(moto) as server:
-        yield server
 
 
 # --- against AWS's Service Authorization Reference ---

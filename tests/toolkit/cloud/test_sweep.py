@@ -6,7 +6,7 @@ import subprocess
 from contextlib import contextmanager
 
 import pytest
-from in_front import Answer, denial, leading_through, opened, refusal
+from in_front import Answer, denial, opened, refusal
 from promoted import ID, NOTHING, ONE_OF_EACH, OTHER_ID, THREE_NODES, counts, living, order, zones
 
 from benchmarks import toxiproxy
@@ -24,23 +24,6 @@ NAME = resource_name(ID)
 MARKS = [
     {"Key": key, "Value": value} for key, value in tags(ID, owner="ann", region="eu-west-1").items()
 ]
-
-
-@pytest.fixture
-def account(moto):
-    return moto.account()
-
-
-@pytest.fixture
-def direct(moto):
-    """Return the account past the server in front of it."""
-    return opened(moto.account())
-
-
-@pytest.fixture
-def front(moto, direct):
-    with leading_through(moto) as server:
-        yield server
 
 
 def test_everything_of_a_promotion_is_found_and_removed(account):
