@@ -13,6 +13,7 @@ from toolkit.extraction import Stages, list_source, session_beside
 from toolkit.folders import cache_folder
 from toolkit.images.decode import UnreadableImage, decode_image
 from toolkit.models import DEFAULT_MODEL, check_exact, model_spec, resolve_weights
+from toolkit.parts import grouped
 from toolkit.progress import Progress, Silent
 from toolkit.session import spark_errors
 from toolkit.storage import Location, Storage
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["ImagePrediction", "PredictRequest", "predict"]
 
 # Files of this machine travel with the job.
+_FILES_AT_ONCE = 65_536
 _BYTES_AT_ONCE = 64 << 20
 _FILES = pa.schema([("origin", pa.string()), ("image", pa.binary())])
 
@@ -180,19 +182,19 @@ class _Sources:
 
     def _tables(self) -> Iterator[pa.Table]:
         """Read the files of this machine, some at a time."""
-        origins: list[str] = []
-        contents: list[bytes] = []
-        for file in self.files:
-            try:
-                contents.append(Path(file).expanduser().read_bytes())
-            except OSError as exc:
-                raise RequestError(f"{file} can't be read: {exc.strerror}.") from exc
-            origins.append(file)
-            if sum(map(len, contents)) >= _BYTES_AT_ONCE:
-                yield pa.table({"origin": origins, "image": contents}, schema=_FILES)
-                origins, contents = [], []
-        if origins:
-            yield pa.table({"origin": origins, "image": contents}, schema=_FILES)
+        for rows in grouped(
+            map(_file_row, self.files),
+            size=lambda row: len(row["image"]),
+            bounds=lambda: (_FILES_AT_ONCE, _BYTES_AT_ONCE),
+        ):
+            yield pa.Table.from_pylist(rows, schema=_FILES)
+
+
+def _file_row(file: str) -> dict[str, Any]:
+    try:
+        return {"origin": file, "image": Path(file).expanduser().read_bytes()}
+    except OSError as exc:
+        raise RequestError(f"{file} can't be read: {exc.strerror}.") from exc
 
 
 def _by_imagenet(request: PredictRequest) -> Callable[[DataFrame], DataFrame]:
