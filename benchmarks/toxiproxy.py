@@ -47,8 +47,10 @@ def built_server(cache: Path, *, log: Path) -> Path:
 
 
 @contextmanager
-def slow_store(server: Path, endpoint: str, *, latency_ms: int, log: Path) -> Iterator[str]:
-    """Give the URL of a proxy in front of an object store, which holds every answer back.
+def slow_store(
+    server: Path, endpoint: str, *, latency_ms: int = 0, upload_kb_s: int | None = None, log: Path
+) -> Iterator[str]:
+    """Give the URL of a proxy in front of an object store, as a slow line leads to it.
 
     Parameters
     ----------
@@ -59,6 +61,8 @@ def slow_store(server: Path, endpoint: str, *, latency_ms: int, log: Path) -> It
     latency_ms
         Milliseconds that each answer is delayed by, that of a GET as of any other request; 0 for
         the same proxy without a delay.
+    upload_kb_s
+        Kilobytes a second that go to the store through each connection; None: as many as may be.
     log
         Takes what the server says.
     """
@@ -77,6 +81,10 @@ def slow_store(server: Path, endpoint: str, *, latency_ms: int, log: Path) -> It
             if latency_ms:
                 toxic = {"type": "latency", "stream": "downstream"}
                 attributes = {"latency": latency_ms, "jitter": 0}
+                _post(api, "/proxies/store/toxics", {**toxic, "attributes": attributes})
+            if upload_kb_s:
+                toxic = {"type": "bandwidth", "stream": "upstream"}
+                attributes = {"rate": upload_kb_s}
                 _post(api, "/proxies/store/toxics", {**toxic, "attributes": attributes})
             yield f"http://127.0.0.1:{listen}"
         finally:

@@ -12,6 +12,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from html import unescape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -43,6 +44,10 @@ _REQUEST_TIMEOUT = "60s"
 _RETRIES = 5
 # Below this, one PUT: its ETag is the MD5 of the content, which tells whether a file changed.
 _SINGLE_PUT_BYTES = 64 * 1024 * 1024
+# In parts, of the least size that S3 takes (5 MiB, obstore's default) and few at a time, a line of
+# 0.2 MB/s suffices for each within its time. In one PUT, 8 MiB are as much.
+_PARTED_BYTES = 8 * 1024 * 1024
+_PARTS_IN_FLIGHT = 2
 # The environment belongs to the process: only one thread at a time may hide parts of it.
 _ENVIRONMENT = threading.RLock()
 # Found without the lock, which is held for seconds while Spark starts. A process has a few.
@@ -53,6 +58,12 @@ BUCKET_SETTING = "toolkit.bucket"
 _AWS_HOST = "s3.amazonaws.com"
 _AWS_ENDPOINT = re.compile(r"https?://s3([.-](?P<region>[a-z]+-[a-z-]+-\d))?\.amazonaws\.com/?")
 _AWS_REGION = "us-east-1"
+# S3's codes for credentials whose time is over ("Error responses" of the Amazon S3 API reference).
+_EXPIRED = frozenset({"ExpiredToken", "TokenRefreshRequired"})
+_SIGN_IN = (
+    "Sign in again (`aws sso login`), or set new keys (`aws configure`); then call the command "
+    "again: what is done stays in the bucket."
+)
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -243,16 +254,29 @@ class Storage:
             prefix.rstrip("/").rpartition("/")[2] for prefix in listing["common_prefixes"]
         )
 
-    def upload(self, file: Path, location: Location) -> str:
-        """Copy a file into the store and return its ETag; ``OSError`` if it can't be read."""
+    def upload(self, file: Path, location: Location, *, in_parts: bool = False) -> str:
+        """Copy a file into the store and return its ETag; ``OSError`` if it can't be read.
+
+        Parameters
+        ----------
+        file
+            The file.
+        location
+            Where it goes.
+        in_parts
+            Send more than 8 MiB in parts, for which a slow line suffices. The ETag is not the MD5
+            of the content then, as it is otherwise up to 64 MiB.
+        """
         import obstore
 
+        single = _PARTED_BYTES if in_parts else _SINGLE_PUT_BYTES
         with file.open("rb") as content, _translated(location):
             result = obstore.put(
                 self._store(location.bucket),
                 location.key,
                 content,
-                use_multipart=file.stat().st_size > _SINGLE_PUT_BYTES,
+                use_multipart=file.stat().st_size > single,
+                max_concurrency=_PARTS_IN_FLIGHT,
             )
         return _bare(result["e_tag"])
 
@@ -429,16 +453,48 @@ def _translated(location: Location) -> Iterator[None]:
             f"{location.uri} does not exist.",
             remedy="See what there is with `toolkit images list`.",
         ) from exc
-    except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as exc:
-        raise JobError(
-            f"Access to {location.uri} is denied: {_first_line(exc)}",
-            remedy="Check the credentials and their policy: `toolkit profile show`.",
-        ) from exc
     except exceptions.BaseError as exc:
-        raise JobError(
-            f"{location.uri} can't be reached: {_first_line(exc)}",
-            remedy="Check that the store runs: `toolkit status`.",
-        ) from exc
+        raise _refusal(location, exc) from exc
+
+
+def _refusal(location: Location, exc: BaseException) -> JobError:
+    """Say what the store has answered, or that it has not.
+
+    obstore has a type for denied requests, but denied lists and batches of deletions, and expired
+    credentials, come as its general error: there, what S3 has answered stands in the text.
+    """
+    from obstore import exceptions
+
+    answer = str(exc).partition("\nDebug source:")[0].strip()
+    code, said = _error_code(answer), _first_line(answer)
+    is_without_credentials = isinstance(exc, exceptions.UnauthenticatedError)
+    if code in _EXPIRED or (is_without_credentials and "has expired" in said):
+        return JobError(f"The credentials for {location.uri} have expired.", remedy=_SIGN_IN)
+    if code and (message := re.search("<Message>(.*?)</Message>", answer, re.DOTALL)):
+        said = f"{unescape(message[1])} ({code})"
+    if is_without_credentials:
+        return JobError(f"There are no credentials for {location.uri}: {said}", remedy=_SIGN_IN)
+    is_denied = isinstance(exc, exceptions.PermissionDeniedError) or code == "AccessDenied"
+    if is_denied or "status code: 403" in answer:
+        return JobError(
+            f"Access to {location.uri} is denied: {said}",
+            remedy="Check the credentials and their policy: `toolkit profile show`.",
+        )
+    if "status code: 400" in answer and not code:  # HEAD is answered without a word
+        return JobError(
+            f"The store does not tell of {location.uri}: {said}",
+            remedy=f"If the credentials are temporary, they may have expired. {_SIGN_IN}",
+        )
+    return JobError(
+        f"{location.uri} can't be reached: {said}",
+        remedy="Check that the store runs: `toolkit status`.",
+    )
+
+
+def _error_code(answer: str) -> str | None:
+    """Return S3's code of an error; a batch of deletions is answered with one for each key."""
+    found = re.search(r"<Code>(\w+)</Code>|\(code: (\w+)\)", answer)
+    return (found[1] or found[2]) if found else None
 
 
 def _object(bucket: str, meta: ObjectMeta) -> ObjectInfo:
@@ -454,5 +510,5 @@ def _bare(e_tag: str | None) -> str:
     return (e_tag or "").strip('"')
 
 
-def _first_line(exc: BaseException) -> str:
-    return str(exc).strip().partition("\n")[0]
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0].removesuffix('<?xml version="1.0" encoding="UTF-8"?>').strip()

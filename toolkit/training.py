@@ -467,7 +467,7 @@ def _kept(weights: ResolvedWeights, request: TrainRequest, folder: TrainingFolde
     if named or weights.path is None:
         return request.weights
     kept = folder.file("weights") / weights.path.name
-    folder.storage.upload(weights.path, kept)
+    folder.storage.upload(weights.path, kept, in_parts=True)
     return kept.uri
 
 
