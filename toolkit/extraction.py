@@ -16,8 +16,8 @@ import pyarrow as pa
 from toolkit.errors import JobError
 from toolkit.features import FeaturizeParts, Featurizer
 from toolkit.folders import cache_folder
-from toolkit.images.listing import ImageListing, list_images, mirror_folder
-from toolkit.images.sample import ImageSample
+from toolkit.images.listing import ImageListing, list_images, mirror_folder, mirror_location
+from toolkit.images.sample import ImageSample, read_from
 from toolkit.jobs import run_tasks, slots
 from toolkit.models import (
     CALIBRATION_IMAGES,
@@ -159,7 +159,7 @@ def list_source(
         listing = list_images(storage, Location.parse(images))
     else:
         path = Path(images).expanduser().resolve()
-        target = storage.location("images", path.name)
+        target = mirror_location(path, storage)
         progress.say(f"{path} -> {target.uri}")
         listing, mirrored = mirror_folder(
             path, storage, location=target, on_progress=progress.advance_to
@@ -201,8 +201,8 @@ def prepare_network(
     storage
         The store, which may hold the network converted.
     """
-    cache, spec = cache_folder(), request.spec
-    sample = ImageSample(storage, listing.evenly_spaced(CALIBRATION_IMAGES))
+    cache, spec, read = cache_folder(), request.spec, read_from(storage)
+    sample = ImageSample(read, listing.evenly_spaced(CALIBRATION_IMAGES))
     model = prepare(
         spec,
         weights,
@@ -216,7 +216,7 @@ def prepare_network(
     if model.precision in {"auto", "f32"} and model.input_size == spec.input_size:
         return model, None
     native = prepare(spec, weights, precision="f32", cache=cache, bucket=storage)
-    judges = ImageSample(storage, listing.evenly_spaced(_JUDGED_IMAGES, shift=_BESIDE))
+    judges = ImageSample(read, listing.evenly_spaced(_JUDGED_IMAGES, shift=_BESIDE))
     try:
         return model, measure_fidelity(model, native, judges)
     except ValueError:  # fewer than two readable images
@@ -230,7 +230,7 @@ def make_featurizer(model: PreparedModel, storage: Storage) -> Featurizer:
     for name in model.files:
         target = location / name
         if target.key not in there:
-            storage.upload(Path(model.folder) / name, target)
+            storage.upload(Path(model.folder) / name, target, in_parts=True)
     return Featurizer(model, storage, cache_folder())
 
 

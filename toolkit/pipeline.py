@@ -23,7 +23,7 @@ from toolkit.extraction import (
     prepare_network,
     session_beside,
 )
-from toolkit.models import executed_precision
+from toolkit.models import PreparedModel, executed_precision
 from toolkit.parts import PLAN_VERSION
 from toolkit.pca import PCAModel, fit_pca
 from toolkit.progress import Progress, Silent
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from toolkit.images.listing import ImageListing
-    from toolkit.models import PreparedModel
     from toolkit.profiles import Profile
 
 __all__ = ["RunRequest", "run"]
@@ -85,13 +84,14 @@ class RunRequest(NetworkRequest):
     output: str | None = None
 
 
-def run(
+def run(  # noqa: PLR0913 - what, where, and what of it is there already
     request: RunRequest,
     profile: Profile,
     *,
     log: Path,
     progress: Progress | None = None,
     spark: SparkSession | None = None,
+    network: PreparedModel | None = None,
 ) -> RunRecord:
     """Run the pipeline and return its record, which is also written to ``run.json``.
 
@@ -107,6 +107,10 @@ def run(
         Who is told; default: nobody.
     spark
         A session to run in; default: one of its own on the profile's master.
+    network
+        The network that the request names, ready: nothing is looked for, downloaded or converted.
+        What its setting costs (``fidelity`` of the record) is not measured then, as that takes the
+        network in f32 at its own size. Default: it is prepared here.
 
     Raises
     ------
@@ -126,10 +130,13 @@ def run(
         )
         if output is not None:
             _check_output(output, listing, storage)
-    weights = find_weights(request, storage)  # what is wrong with the request is told first
+    found = network or find_weights(request, storage)  # what is wrong with it is told first
     with session_beside(spark, profile, log=log, stages=stages) as session:
         with stages("model", f"Model {spec.name}"):
-            model, fidelity = prepare_network(request, weights, listing=listing, storage=storage)
+            if isinstance(found, PreparedModel):
+                model, fidelity = found, None
+            else:
+                model, fidelity = prepare_network(request, found, listing=listing, storage=storage)
             featurizer = make_featurizer(model, storage)
         folder, record, continues = _open_run(request, profile, listing=listing, model=model)
         record = replace(record, fidelity=asdict(fidelity) if fidelity else None)
@@ -215,7 +222,7 @@ def _open_run(
         weights=request.weights,
         weights_sha256=model.weights_sha256,
         random_weights=model.random_weights,
-        engine=request.engine,
+        engine=model.engine,
         precision=executed_precision(model),
         input_size=model.input_size,
         fingerprint=fingerprint,

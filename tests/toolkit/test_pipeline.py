@@ -15,12 +15,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from toolkit.errors import JobError, RequestError
+from toolkit.folders import cache_folder
+from toolkit.models import DEFAULT_MODEL, Calibration, model_spec, prepare, resolve_weights
 from toolkit.pca import PCAModel
 from toolkit.pipeline import RunRequest, _unfinished, run
 from toolkit.runs import RunFolder, RunRecord, all_runs, find_run, new_run_id
 from toolkit.storage import Location
 
 if TYPE_CHECKING:
+    from toolkit.models import PreparedModel
     from toolkit.storage import Storage
 
 
@@ -28,9 +31,10 @@ if TYPE_CHECKING:
 def launch(spark, profile, tmp_path):
     """Return a function that runs the pipeline in the shared session."""
 
-    def call(images: object, **options: object) -> RunRecord:
-        request = RunRequest(images=str(images), **options)
-        return run(request, profile, log=tmp_path / "driver.log", spark=spark)
+    def call(images: object, *, network: PreparedModel | None = None, **asked: object) -> RunRecord:
+        request = RunRequest(images=str(images), **asked)
+        log = tmp_path / "driver.log"
+        return run(request, profile, log=log, spark=spark, network=network)
 
     return call
 
@@ -260,6 +264,36 @@ def test_smaller_images_and_int8_say_their_price(launch, mixed_folder, record) -
     assert (int8.input_size, int8.precision) == ((224, 224), "int8")
     assert 0.98 < int8.fidelity["least"] <= int8.fidelity["mean"] < 1
     assert len({record.fingerprint, small.fingerprint, int8.fingerprint}) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "setting", [{"input_size": 96}, {"precision": "int8"}], ids=["smaller", "int8"]
+)
+def test_ready_network_is_used_as_it_is_and_the_record_says_how(
+    launch, mixed_folder, sample_files, tmp_path, monkeypatch, setting
+) -> None:
+    spec = model_spec(DEFAULT_MODEL)
+    weights = resolve_weights(spec, "imagenet", cache=cache_folder())
+    images = np.random.default_rng(7).integers(0, 256, (8, 224, 224, 3), np.uint8)
+    calibration = Calibration(identity="noise", images=lambda _size: images)
+    network = prepare(spec, weights, calibration=calibration, cache=tmp_path / "laptop", **setting)
+    # Of a file that is on another machine; whatever looks for one here fails.
+    asked = {"weights": f"sha256:{network.weights_sha256}"} | setting
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "node"))
+    with pytest.raises(RequestError, match="500"):
+        launch(mixed_folder, network=network, components=500, **asked)
+
+    record = launch(mixed_folder, network=network, components=5, **asked)
+
+    assert record.images_per_second is None  # it went on where the failed one had ended
+    assert (record.weights, record.weights_sha256) == (asked["weights"], network.weights_sha256)
+    assert (record.engine, record.input_size) == ("openvino", network.input_size)
+    assert (record.precision == "int8") == (network.precision == "int8")
+    assert record.fidelity is None
+    prepared = (tmp_path / "node" / "prepared").iterdir()
+    assert [folder.name for folder in prepared] == [network.key]
+    assert [folder.name for folder in (tmp_path / "node").iterdir()] == ["prepared"]
 
 
 def test_folder_without_one_readable_image_fails_and_says_why(

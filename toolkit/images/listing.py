@@ -10,7 +10,7 @@ import os
 import tempfile
 import weakref
 from collections.abc import Callable
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import IO, TYPE_CHECKING, NamedTuple, NoReturn
@@ -32,8 +32,10 @@ __all__ = [
     "ImageObject",
     "Mirrored",
     "files_below",
+    "list_folder",
     "list_images",
     "mirror_folder",
+    "mirror_location",
 ]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
@@ -154,6 +156,40 @@ def list_images(storage: Storage, location: Location) -> ImageListing:
     return listing
 
 
+def mirror_location(folder: Path, storage: Storage) -> Location:
+    """Return where a folder of images is mirrored to, if nobody names another place."""
+    return storage.location("images", folder.name)
+
+
+def list_folder(folder: Path, location: Location) -> ImageListing:
+    """List the images of a folder as `mirror_folder` would, and bring none of them anywhere.
+
+    Parameters
+    ----------
+    folder
+        Folder of images; the name of a file's parent folder is its label.
+    location
+        Where they would be: the origins lie below it. The ETags are those of files uploaded in
+        one piece and, if at all, not encrypted with KMS: the MD5 of the content.
+        https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
+
+    Raises
+    ------
+    RequestError
+        The folder does not exist, holds no image, or holds a name that can't be a key.
+    JobError
+        The disk is full.
+    """
+    _require_folder(folder)
+    tally = _Tally()
+    files = _image_files(folder, location, tally)
+    images = in_order(_as_uploaded, files, threads=_FILES_IN_FLIGHT, ahead=_FILES_AHEAD)
+    with closing(images):
+        listing = _listing(location, images, tally)
+    _require_images(listing, folder)
+    return listing
+
+
 def mirror_folder(
     folder: Path,
     storage: Storage,
@@ -186,11 +222,7 @@ def mirror_folder(
     JobError
         The store can't be reached or refuses, or the disk is full.
     """
-    if not folder.is_dir():
-        raise RequestError(
-            f"{folder} is not a folder.",
-            remedy="Give a folder of images, or the s3:// URI of images in a bucket.",
-        )
+    _require_folder(folder)
     tally = _Tally()
     files = _image_files(folder, location, tally)
     there = _images_below(storage, location, _Tally())
@@ -209,11 +241,7 @@ def mirror_folder(
             yield image
 
     listing = _listing(location, mirrored(), tally)
-    if not listing:
-        raise RequestError(
-            f"There are no images in {folder} ({tally.skipped} other files).",
-            remedy=f"Images end in {', '.join(sorted(IMAGE_SUFFIXES))}, in one folder a label.",
-        )
+    _require_images(listing, folder)
     return listing, Mirrored(tally.uploaded, len(listing) - tally.uploaded, tally.extra)
 
 
@@ -394,6 +422,13 @@ def _name(entry: os.DirEntry[str]) -> str | None:
         return None
 
 
+def _as_uploaded(file: _LocalImage) -> ImageObject:
+    try:
+        return _image(file.target, file.path.stat().st_size, _md5(file.path))
+    except OSError as exc:
+        _refuse(exc)
+
+
 def _side_by_side(
     files: Iterable[_LocalImage], there: Iterator[ObjectInfo], tally: _Tally
 ) -> Iterator[_Pair]:
@@ -429,8 +464,28 @@ def _is_same(path: Path, there: ObjectInfo) -> bool:
         return False
     if "-" in there.e_tag:  # a multipart upload: its ETag is not the MD5 of the content
         return there.modified.timestamp() >= stat.st_mtime
+    return _md5(path) == there.e_tag
+
+
+def _md5(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest() == there.e_tag
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def _require_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise RequestError(
+            f"{folder} is not a folder.",
+            remedy="Give a folder of images, or the s3:// URI of images in a bucket.",
+        )
+
+
+def _require_images(listing: ImageListing, folder: Path) -> None:
+    if not listing:
+        raise RequestError(
+            f"There are no images in {folder} ({listing.skipped} other files).",
+            remedy=f"Images end in {', '.join(sorted(IMAGE_SUFFIXES))}, in one folder a label.",
+        )
 
 
 def _refuse(error: OSError) -> NoReturn:

@@ -10,16 +10,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.images.decode import UnreadableImage, decode_image
-from toolkit.storage import Location, ObjectNotFound, Storage
+from toolkit.storage import Location, ObjectNotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from toolkit.images.listing import ImageListing, ImageObject
+    from toolkit.storage import Storage
 
-__all__ = ["ImageSample"]
+__all__ = ["ImageSample", "read_from"]
 
 _FETCHES_IN_FLIGHT = 16
+
+
+def read_from(storage: Storage) -> Callable[[ImageObject], bytes]:
+    """Return what reads the content of an image out of a store."""
+    return lambda image: storage.read(Location.parse(image.origin))
 
 
 @dataclass(frozen=True)
@@ -28,13 +36,13 @@ class ImageSample:
 
     Parameters
     ----------
-    storage
-        Where they are.
+    read
+        Returns the content of an image; `ObjectNotFound` for one that is gone.
     listing
         Which they are; few enough to hold their pixels.
     """
 
-    storage: Storage
+    read: Callable[[ImageObject], bytes]
     listing: ImageListing
 
     @property
@@ -59,7 +67,7 @@ class ImageSample:
 
         def pixels(image: ImageObject) -> NDArray[np.uint8] | None:
             try:
-                file = self.storage.read(Location.parse(image.origin))
+                file = self.read(image)
                 with decoding:
                     return decode_image(file, size=size)
             except (ObjectNotFound, UnreadableImage):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from toolkit.errors import JobError, RequestError
 from toolkit.images import listing as module
-from toolkit.images.listing import ImageObject, list_images, mirror_folder
+from toolkit.images.listing import ImageObject, list_folder, list_images, mirror_folder
 
 if TYPE_CHECKING:
     from toolkit.storage import Location, Storage
@@ -140,6 +140,17 @@ def test_folder_and_bucket_are_in_the_same_order(awkward, storage, target) -> No
     again, mirrored = mirror_folder(awkward, storage, location=target)
     assert mirrored == module.Mirrored(0, len(AWKWARD_NAMES), 0)
     assert list(again) == list(listing)
+
+
+def test_folder_is_listed_as_it_would_be_mirrored(awkward, storage, target) -> None:
+    listed = list_folder(awkward, target)
+    assert not list(storage.objects(target))
+    mirrored, _ = mirror_folder(awkward, storage, location=target)
+    assert list(listed) == list(mirrored)
+    assert listed.fingerprint == mirrored.fingerprint
+    assert (listed.location, listed.labels, listed.bytes) == (
+        *(mirrored.location, mirrored.labels, mirrored.bytes),
+    )
 
 
 @pytest.mark.parametrize("gone", [slice(None, 3), slice(4, 8), slice(-3, None), slice(1, None, 2)])

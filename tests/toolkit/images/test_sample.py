@@ -7,7 +7,7 @@ import pytest
 
 from toolkit.images.decode import decode_image
 from toolkit.images.listing import list_images
-from toolkit.images.sample import ImageSample
+from toolkit.images.sample import ImageSample, read_from
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def folder(storage, sample_files, bad_files):
 def test_pixels_of_the_readable_images_come_in_order_at_the_size_asked_for(
     storage, folder, sample_files
 ) -> None:
-    sample = ImageSample(storage, list_images(storage, folder))
+    sample = ImageSample(read_from(storage), list_images(storage, folder))
     pixels = sample((30, 20))
     assert (pixels.dtype, pixels.shape) == (np.uint8, (6, 30, 20, 3))
     expected = [
@@ -38,11 +38,16 @@ def test_pixels_of_the_readable_images_come_in_order_at_the_size_asked_for(
 def test_no_readable_image_gives_no_pixels(storage, folder, sample_files) -> None:
     for file in sample_files[:6]:
         storage.delete_all(folder / f"{file.parent.name} {file.name}")
-    assert ImageSample(storage, list_images(storage, folder))((30, 20)).shape == (0, 30, 20, 3)
+    assert ImageSample(read_from(storage), list_images(storage, folder))((30, 20)).shape == (
+        0,
+        30,
+        20,
+        3,
+    )
 
 
 def test_identity_follows_the_images(storage, folder) -> None:
     listing = list_images(storage, folder)
-    identity = ImageSample(storage, listing).identity
-    assert ImageSample(storage, list_images(storage, folder)).identity == identity
-    assert ImageSample(storage, listing.evenly_spaced(3)).identity != identity
+    identity = ImageSample(read_from(storage), listing).identity
+    assert ImageSample(read_from(storage), list_images(storage, folder)).identity == identity
+    assert ImageSample(read_from(storage), listing.evenly_spaced(3)).identity != identity
