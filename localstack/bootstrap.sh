@@ -161,6 +161,12 @@ apt_install() {
         remedy="This is no Debian or Ubuntu: install the like of $* and call this again."
         exit
     fi
+    if [[ ${TOOLKIT_REHEARSAL:-/} != / ]]; then
+        refused=yes
+        remedy="A rehearsal installs nothing on this machine, and these are missing: $*
+Install them, and rehearse again: sudo ${install[*]}"
+        exit
+    fi
     local as_root=()
     if ((EUID != 0)); then
         as_root=(sudo)

@@ -13,7 +13,7 @@ from localstack import go_program, probe, process
 from localstack.errors import ServiceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from localstack.minio import Credentials
@@ -99,13 +99,14 @@ def role_credentials(
 
 
 @contextmanager
-def metadata_service(
+def metadata_service(  # noqa: PLR0913 - what it says and where
     program: Path,
     credentials: RoleCredentials,
     *,
     folder: Path,
     port: int | None = None,
     interruption_after: int | None = None,
+    values: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
     """Give the URL of a metadata service, on loopback, that heeds IMDSv2 only.
 
@@ -121,6 +122,8 @@ def metadata_service(
         Where it listens; default: a free port.
     interruption_after
         Seconds after which it tells that EC2 will terminate the instance; None: it never does.
+    values
+        What it says otherwise than the mock does by itself: ``ami-launch-index``, ``local-ipv4``.
 
     Raises
     ------
@@ -130,7 +133,7 @@ def metadata_service(
     port = port or process.free_ports(1)[0]
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "metadata.json"
-    config.write_text(json.dumps(_config(credentials)), encoding="utf-8")
+    config.write_text(json.dumps(_config(credentials, values or {})), encoding="utf-8")
     # Untold, it interrupts at once.
     delay = _NEVER_SECONDS if interruption_after is None else interruption_after
     notice = ["spot", "--action", "terminate", "--mock-delay-sec", str(delay)]
@@ -146,7 +149,7 @@ def metadata_service(
             running.wait()
 
 
-def _config(credentials: RoleCredentials) -> dict[str, object]:
+def _config(credentials: RoleCredentials, values: Mapping[str, str]) -> dict[str, object]:
     role = {
         "Code": "Success",
         "Type": "AWS-HMAC",
@@ -156,8 +159,8 @@ def _config(credentials: RoleCredentials) -> dict[str, object]:
         "Token": credentials.session_token,
         "Expiration": _UNTIL,
     }
-    values = {"instance-id": INSTANCE_ID, "iam-security-credentials": role}
-    return {"metadata": {"values": values}}
+    said = {"instance-id": INSTANCE_ID, "iam-security-credentials": role, **values}
+    return {"metadata": {"values": said}}
 
 
 def _wait_for(port: int, running: subprocess.Popen[bytes]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from botocore.loaders import create_loader
+from canonical import add_image, set_parameter
 
 from toolkit.cloud.account import AwsAccount
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from botocore.loaders import Loader
 
 REGION = "eu-west-1"
+AMI = "ami-00000001"
 # What would lead boto3 elsewhere than to the tests' servers.
 FOREIGN = (
     "AWS_CA_BUNDLE",
@@ -73,6 +75,28 @@ class Moto:
     def account(self) -> AwsAccount:
         """Return the account with the credentials that stand in the environment now."""
         return AwsAccount(self.region)
+
+    def make_bucket(self, name: str, region: str = REGION) -> None:
+        """Make a bucket in a region."""
+        self.account().client("s3", region=region).create_bucket(
+            Bucket=name, CreateBucketConfiguration={"LocationConstraint": region}
+        )
+
+    def equip(self, region: str = REGION, *, image: str = AMI) -> None:
+        """Let a region have Ubuntu, and its default VPC an internet gateway, as AWS's have."""
+        set_parameter(region, add_image(region, image))
+        ec2 = self.account().client("ec2", region=region)
+        (vpc,) = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+        gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+        ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc["VpcId"])
+        (table,) = ec2.describe_route_tables(
+            Filters=[{"Name": "vpc-id", "Values": [vpc["VpcId"]]}]
+        )["RouteTables"]
+        ec2.create_route(
+            RouteTableId=table["RouteTableId"],
+            DestinationCidrBlock="0.0.0.0/0",
+            GatewayId=gateway,
+        )
 
     def sign_in(self, user: str, policy: dict | None = None) -> None:
         """Make a user, give it the policy (none: it may do nothing), and act as it from now on."""

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from toolkit.ahead import in_order
 from toolkit.errors import RequestError
 from toolkit.runs import RunFolder, RunRecord
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from collections.abc import Collection, Iterator
 
     from toolkit.storage import Storage
 
-__all__ = ["Comparison", "compare_runs"]
+__all__ = ["Comparison", "Features", "compare_features", "compare_runs", "read_features"]
 
 # What bf16 and f32 of the same network keep to; equal settings reach 1 - 1e-6.
 LEAST_COSINE = 0.999
+# A file of features has some 100 images; this many fill the time of a request.
+_FILES_IN_FLIGHT = 8
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,10 @@ class Comparison:
         )
 
 
+Features = dict[str, tuple[str, np.ndarray]]
+"""Label and vector of each image, by its key below the images of the run."""
+
+
 def compare_runs(storage: Storage, a: RunRecord, b: RunRecord) -> Comparison:
     """Compare the features of two runs, held in memory (4 bytes x images x dimensions each).
 
@@ -74,7 +80,18 @@ def compare_runs(storage: Storage, a: RunRecord, b: RunRecord) -> Comparison:
             f"{b.dimensions} ({b.model}): their vectors can't be compared.",
             remedy="Compare runs of the same model: `toolkit runs` shows it.",
         )
-    left, right = _features(storage, a), _features(storage, b)
+    found = [read_features(storage, record) for record in (a, b)]
+    for record, features in zip((a, b), found, strict=True):
+        if not features:
+            raise RequestError(
+                f"Run {record.run_id} ({record.status}) has no features.",
+                remedy="Choose a run that is done: `toolkit runs`.",
+            )
+    return compare_features(a, found[0], b, found[1])
+
+
+def compare_features(a: RunRecord, left: Features, b: RunRecord, right: Features) -> Comparison:
+    """Compare features of two runs, all of them or some; all vectors have one length."""
     shared = sorted(left.keys() & right.keys())
     cosines = _cosines(
         np.array([left[key][1] for key in shared]), np.array([right[key][1] for key in shared])
@@ -93,27 +110,55 @@ def compare_runs(storage: Storage, a: RunRecord, b: RunRecord) -> Comparison:
     )
 
 
-def _features(storage: Storage, record: RunRecord) -> dict[str, tuple[str, np.ndarray]]:
-    """Return label and vector by key below the run's images."""
+def read_features(
+    storage: Storage, record: RunRecord, *, keys: Collection[str] | None = None
+) -> Features:
+    """Read the features of a run.
+
+    Parameters
+    ----------
+    storage
+        The store that has the run.
+    record
+        The run.
+    keys
+        Of some images, below the run's images; default: all.
+
+    Returns
+    -------
+    dict
+        Vectors are float32 of shape (dimensions,). What is not there, or in the quarantine, is not
+        in it.
+    """
+    wanted = None if keys is None else {f"{record.images.rstrip('/')}/{key}" for key in keys}
+    folder = RunFolder(storage, record.run_id).file("features")
+    files = (
+        entry.location
+        for entry in storage.objects(folder)
+        if entry.location.key.endswith(".parquet")
+    )
+    found: Features = {}
+    for content in in_order(storage.read, files, threads=_FILES_IN_FLIGHT, ahead=_FILES_IN_FLIGHT):
+        found.update(_rows(content, record, wanted))
+    return found
+
+
+def _rows(
+    file: bytes, record: RunRecord, wanted: set[str] | None
+) -> Iterator[tuple[str, tuple[str, np.ndarray]]]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    rows: dict[str, tuple[str, np.ndarray]] = {}
-    folder = RunFolder(storage, record.run_id).file("features")
-    for entry in storage.objects(folder):
-        if entry.location.key.endswith(".parquet"):
-            table: pa.Table = pq.read_table(io.BytesIO(storage.read(entry.location)))
-            keys = [origin.removeprefix(record.images) for origin in table["origin"].to_pylist()]
-            vectors = table["features"].combine_chunks().flatten().to_numpy()
-            matrix = vectors.reshape(len(keys), record.dimensions)
-            rows.update(
-                zip(keys, zip(table["label"].to_pylist(), matrix, strict=True), strict=True)
-            )
-    if not rows:
-        raise RequestError(
-            f"Run {record.run_id} ({record.status}) has no features.",
-            remedy="Choose a run that is done: `toolkit runs`.",
-        )
-    return rows
+    table = pq.read_table(pa.BufferReader(file))
+    if wanted is not None:
+        table = table.filter(pc.is_in(table["origin"], value_set=pa.array(sorted(wanted))))
+    vectors = table["features"].combine_chunks().flatten().to_numpy()
+    matrix = vectors.reshape(table.num_rows, record.dimensions)
+    for origin, label, vector in zip(
+        table["origin"].to_pylist(), table["label"].to_pylist(), matrix, strict=True
+    ):
+        yield origin.removeprefix(record.images).lstrip("/"), (label, vector)
 
 
 def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:

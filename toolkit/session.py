@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -24,18 +25,21 @@ if TYPE_CHECKING:
 
     from toolkit.profiles import Profile
 
-__all__ = ["spark_errors", "spark_session"]
+__all__ = ["FOREIGN", "LIGHT_JVM", "LOG4J", "spark_errors", "spark_session"]
 
 _PATIENCE_SECONDS = 30
-_FOREIGN = ("SPARK_", "PYSPARK_", "HADOOP_", "YARN_")
+
+FOREIGN = ("SPARK_", "PYSPARK_", "HADOOP_", "YARN_")
+"""How the variables of another Spark begin."""
 
 # The JVMs of a run plan and pass messages; the work is in Python and OpenVINO. The light compiler
 # and the simple collector leave the cores to them.
-_LIGHT_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+LIGHT_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+"""Options of JVMs that leave the cores to others."""
 
 # Quiet on the terminal: the log file has it all. Python's own errors reach the user through the
 # exception, so the JVM's copy of them is not needed.
-_LOG4J = """\
+LOG4J = """\
 rootLogger.level = warn
 rootLogger.appenderRef.file.ref = file
 appender.file.type = File
@@ -44,6 +48,7 @@ appender.file.fileName = {log}
 appender.file.layout.type = PatternLayout
 appender.file.layout.pattern = %d{{yyyy-MM-dd HH:mm:ss}} %p %c{{1}}: %m%n%ex
 """
+"""What a JVM says, as Log4j reads it: ``log`` is the file."""
 
 
 @contextmanager
@@ -121,17 +126,17 @@ def _configuration(profile: Profile, *, app: str, log: Path) -> SparkConf:
 
     log.parent.mkdir(parents=True, exist_ok=True)
     log4j = log.with_suffix(".log4j2.properties")
-    log4j.write_text(_LOG4J.format(log=log), encoding="utf-8")
+    log4j.write_text(LOG4J.format(log=log), encoding="utf-8")
     settings = {
         "spark.master": profile.spark.master,
         "spark.app.name": app,
         "spark.driver.memory": profile.spark.driver_memory,
         "spark.executor.memory": profile.spark.executor_memory,
         "spark.driver.extraJavaOptions": (
-            f"{_LIGHT_JVM} -Dlog4j2.configurationFile={log4j.absolute().as_uri()} "
+            f"{LIGHT_JVM} -Dlog4j2.configurationFile={log4j.absolute().as_uri()} "
             f"{profile.spark.driver_java_options}"
         ),
-        "spark.executor.extraJavaOptions": f"{_LIGHT_JVM} {profile.spark.executor_java_options}",
+        "spark.executor.extraJavaOptions": f"{LIGHT_JVM} {profile.spark.executor_java_options}",
         "spark.ui.showConsoleProgress": "false",
         # Any use of the catalog makes this folder; its default is the current one.
         "spark.sql.warehouse.dir": (log.parent / "spark-warehouse").absolute().as_uri(),
@@ -187,11 +192,14 @@ def _driver_environment(profile: Profile) -> Iterator[None]:
     Another Spark's or Hadoop's variables must not reach it: the driver is the installed pyspark.
     """
     own = {"PYSPARK_PYTHON": sys.executable}
+    if profile.spark.properties is not None:
+        file = shlex.quote(str(profile.spark.properties))
+        own["PYSPARK_SUBMIT_ARGS"] = f"--properties-file {file} pyspark-shell"
     if _is_local(profile.spark.master):
         own["SPARK_LOCAL_IP"] = "127.0.0.1"
     if profile.spark.java_home is not None:
         own["JAVA_HOME"] = str(profile.spark.java_home)
-    foreign = {name for name in os.environ if name.startswith(_FOREIGN)}
+    foreign = {name for name in os.environ if name.startswith(FOREIGN)}
     before = {name: os.environ.get(name) for name in foreign | own.keys()}
     for name in foreign:
         del os.environ[name]

@@ -193,6 +193,20 @@ def test_without_root_and_sudo_it_prints_the_apt_line_and_stops(machine):
     assert stopped.stdout == ""
 
 
+def test_rehearsal_names_what_is_missing_and_installs_nothing_even_as_root(machine):
+    machine.env["TOOLKIT_REHEARSAL"] = str(machine.folder)
+    stopped = machine.bootstrap(
+        "setup",
+        replaced="find_host_python() { return 1; }; sudo() { echo SUDO >&3; }; "
+        "apt-get() { echo APT >&3; }",
+    )
+    assert stopped.returncode == 2
+    assert "installs nothing on this machine, and these are missing: python3 " in stopped.stderr
+    assert "sudo apt-get install --yes --no-install-recommends python3 " in stopped.stderr
+    assert "SUDO" not in stopped.stderr
+    assert "APT" not in stopped.stderr
+
+
 @pytest.mark.parametrize(
     ("release", "package"),
     [

@@ -18,14 +18,9 @@ from localstack.imds import (
 )
 from localstack.minio import Credentials
 from toolkit.cloud.account import Identity
-from toolkit.cloud.bundle import (
-    Bundle,
-    JobDescription,
-    make_bundle,
-    upload,
-    upload_job,
-)
+from toolkit.cloud.bundle import Bundle, make_bundle, upload, upload_job
 from toolkit.cloud.follow import follow
+from toolkit.cloud.job import JobDescription
 from toolkit.cloud.policy import node_policy
 from toolkit.cloud.status import BOOT_STAGE, PromotionFolder
 from toolkit.cloud.user_data import NodeBoot, user_data
@@ -100,7 +95,7 @@ class Machine:
         bare = self.folder / "bare"  # no checkout on it
         bare.mkdir(exist_ok=True)
         env = [
-            "TOOLKIT_REHEARSAL=yes",
+            "TOOLKIT_REHEARSAL=/",
             "NO_PROXY=127.0.0.1",
             f"AWS_ENDPOINT_URL_S3={self.storage.settings.endpoint}",
             f"AWS_EC2_METADATA_SERVICE_ENDPOINT={metadata}",

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.cloud.bundle import NODE_FOLDER, Bundle, JobDescription, make_bundle
+from toolkit.cloud.bundle import Bundle, make_bundle
+from toolkit.cloud.job import NODE_FOLDER, JobDescription
 from toolkit.folders import cache_folder
 from toolkit.models import DEFAULT_MODEL, model_spec, prepare, resolve_weights
 from toolkit.profiles import load_profile

@@ -7,7 +7,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from toolkit.errors import JobError
+from toolkit.errors import JobError, ToolkitError
 from toolkit.runs import RunFolder
 from toolkit.storage import ObjectNotFound
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from toolkit.cloud.status import PromotionFolder, Status
     from toolkit.progress import Progress
 
-__all__ = ["BOOT_SECONDS", "SILENT_SECONDS", "follow", "release_run"]
+__all__ = ["BOOT_SECONDS", "SILENT_SECONDS", "NodeDiedError", "follow", "release_run"]
 
 SILENT_SECONDS = 45.0
 """A node whose status has not changed for so long is dead: it writes one every 5 seconds, while it
@@ -39,6 +39,10 @@ _LAST_WORDS_SECONDS = 15.0
 # Of a node that has worked for hours, only the end of the log is of interest.
 _CHUNKS_SHOWN = 4
 _LINES_TOLD = 12
+
+
+class NodeDiedError(JobError):
+    """The node is dead: it says nothing any more, or its instance is gone."""
 
 
 def follow(  # noqa: PLR0913 - what is told to whom, and how patiently
@@ -82,9 +86,10 @@ def follow(  # noqa: PLR0913 - what is told to whom, and how patiently
 
     Raises
     ------
+    NodeDiedError
+        With the last lines of its log.
     JobError
-        The node has died, with the last lines of its log; or the bucket can't be read any more, and
-        the node goes on.
+        The bucket can't be read any more; the node goes on.
     """
     stages = _Stages(progress)
     log = _LogReader(folder, on_line)
@@ -255,7 +260,7 @@ class _Liveness:
             self._last, self._changed = status, now
         if self._asked is None or now - self._asked >= _INSTANCE_EVERY_SECONDS:
             self._asked = now
-            with suppress(JobError):  # of the node's state we learn from the bucket as well
+            with suppress(ToolkitError):  # of the node's state we learn from the bucket as well
                 state = self._instance_state()
                 if state in _GONE and self._gone is None:
                     self._gone = state, now
@@ -269,13 +274,13 @@ class _Liveness:
         return None
 
 
-def _dead(folder: PromotionFolder, reason: str, lines: deque[str]) -> JobError:
+def _dead(folder: PromotionFolder, reason: str, lines: deque[str]) -> NodeDiedError:
     told = "".join(f"\n  | {line}" for line in lines)
-    return JobError(
+    return NodeDiedError(
         f"The node of promotion {folder.promotion_id} is dead: {reason}."
         + (f" The last lines of its log:{told}" if told else " There is nothing in its log."),
-        remedy="What is done stays in the bucket: promote again with --resume, and it goes on from "
-        "there.",
+        remedy="What is done stays in the bucket. Another node goes on from there: "
+        f"`toolkit promote --resume {folder.promotion_id}`.",
     )
 
 

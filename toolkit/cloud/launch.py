@@ -21,14 +21,14 @@ from toolkit.cloud.policy import NODE_TRUST
 from toolkit.errors import JobError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from toolkit.cloud.account import AwsAccount
     from toolkit.cloud.machine_image import MachineImage
     from toolkit.cloud.policy import ExistingProfile, Policy
     from toolkit.cloud.preflight import Zone
 
-__all__ = ["ROLE_POLICY", "LaunchRequest", "Launched", "instance_arguments", "launch"]
+__all__ = ["ROLE_POLICY", "LaunchRequest", "Launched", "instance_arguments", "launch", "node_state"]
 
 T = TypeVar("T")
 
@@ -158,6 +158,32 @@ def launch(
     return work.instances(group, profile)
 
 
+def node_state(account: AwsAccount, promotion: str) -> str | None:
+    """Return EC2's name for the state of the promotion's first node, the newest if there were more.
+
+    Parameters
+    ----------
+    account
+        In the region of the instances.
+    promotion
+        The id.
+
+    Returns
+    -------
+    str or None
+        ``pending``, ``running``, ``shutting-down``, ``terminated``, ``stopping``, ``stopped``; None
+        if there is none. EC2 shows an instance for an hour after its end.
+
+    Raises
+    ------
+    AwsError
+        AWS refuses, or does not answer.
+    """
+    found = [each for each in _instances(account, promotion) if not each["AmiLaunchIndex"]]
+    newest = max(found, key=lambda each: each["LaunchTime"], default=None)
+    return None if newest is None else str(newest["State"]["Name"])
+
+
 def instance_arguments(  # noqa: PLR0913 - what decides on an instance
     request: LaunchRequest,
     *,
@@ -219,6 +245,22 @@ def instance_arguments(  # noqa: PLR0913 - what decides on an instance
     return arguments
 
 
+def _instances(
+    account: AwsAccount, promotion: str, *, states: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    filters = [{"Name": f"tag:{RUN_TAG}", "Values": [promotion]}]
+    if states:
+        filters.append({"Name": "instance-state-name", "Values": list(states)})
+    with aws_errors(doing=f"look for instances of promotion {promotion}"):
+        pages = account.client("ec2").get_paginator("describe_instances").paginate(Filters=filters)
+        return [
+            instance
+            for page in pages
+            for reservation in page["Reservations"]
+            for instance in reservation["Instances"]
+        ]
+
+
 def _tags(request: LaunchRequest, region: str) -> list[dict[str, str]]:
     own = tags(request.promotion, owner=request.owner, region=region)
     return [{"Key": key, "Value": value} for key, value in own.items()]
@@ -254,19 +296,7 @@ class _Launch:
     def running(self) -> Launched | None:
         """Return the promotion's instances, if there are any."""
         self.say(f"Looking for instances of promotion {self.request.promotion}")
-        with aws_errors(doing=f"look for instances of promotion {self.request.promotion}"):
-            pages = self.ec2.get_paginator("describe_instances").paginate(
-                Filters=[
-                    {"Name": f"tag:{RUN_TAG}", "Values": [self.request.promotion]},
-                    {"Name": "instance-state-name", "Values": list(_LIVE)},
-                ]
-            )
-            found = [
-                instance
-                for page in pages
-                for reservation in page["Reservations"]
-                for instance in reservation["Instances"]
-            ]
+        found = _instances(self.account, self.request.promotion, states=_LIVE)
         if not found:
             return None
         states = {instance["State"]["Name"] for instance in found}

@@ -1,5 +1,8 @@
 """The work of a promotion's node, ``python -m toolkit.cloud.node``: run the job, say how it goes.
 
+Of several nodes the first one does so, on a Spark cluster of all of them (spark_cluster.py); the
+others do what Spark tells them, write their logs, and end when the first one has.
+
 The boot script (user_data.sh) and bootstrap.sh have brought the machine so far. What the node says
 lies in the promotion's folder in the bucket: its status every few seconds, its log in chunks, in
 the end the record of the run. It never leaves without a last status, unless the machine dies.
@@ -9,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -19,18 +21,20 @@ import traceback
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from toolkit.cloud.bundle import JOB, NODE_FOLDER, PROMOTIONS, JobDescription
+from toolkit.cloud.bundle import PROMOTIONS
+from toolkit.cloud.job import JOB, NODE_FOLDER, JobDescription
 from toolkit.cloud.node_log import NodeLog
+from toolkit.cloud.parity import THERE, keep_features
+from toolkit.cloud.spark_cluster import WAIT_SECONDS, Seat, SparkNode
 from toolkit.cloud.spot import SpotNotices
 from toolkit.cloud.status import BOOT_STAGE, Phase, PromotionFolder, Stage, Status
 from toolkit.errors import JobError, RequestError, ToolkitError
-from toolkit.folders import cache_folder, state_folder
-from toolkit.models import model_spec
-from toolkit.models.prepared_files import is_whole, new_folder
+from toolkit.folders import state_folder
 from toolkit.pipeline import RunRequest, run
 from toolkit.profiles import AWS, S3Settings
 from toolkit.runs import Owner, all_runs
@@ -40,11 +44,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
-    from toolkit.models import PreparedModel
     from toolkit.profiles import Profile
     from toolkit.runs import RunRecord
 
-__all__ = ["main", "run_node"]
+__all__ = ["help_node", "main", "run_node"]
 
 # Often enough for a bar that moves, and for a silence of a minute to mean something; at S3's prices
 # an hour of it is 0.4 cents.
@@ -61,6 +64,9 @@ _RESUME = (
 _WORKER_MIB = 768
 _JVM_MIB = 1024
 _SYSTEM_MIB = 1024
+# Beside the executor: Spark's master and worker, and the driver.
+_JVMS_OF_FIRST = 3
+_JVMS_OF_OTHERS = 2
 # An older one of this process there is not.
 _RUNS_CONSIDERED = 5
 
@@ -68,12 +74,15 @@ _RUNS_CONSIDERED = 5
 def main(arguments: Sequence[str]) -> int:
     """Run the job that the command line names; return 0 if it is done, else the error's exit code.
 
-    Everything that this process and its children say goes to the log from then on.
+    A node that helps the first one returns 0 when there is nothing more to do. Everything that this
+    process and its children say goes to the log from then on.
     """
     parser = argparse.ArgumentParser(prog="python -m toolkit.cloud.node")
     parser.add_argument("--promotion", required=True, metavar="URI", help="its folder")
     parser.add_argument("--region", default="us-east-1", help="of the bucket")
     parser.add_argument("--node", default=socket.gethostname(), help="this node's name")
+    parser.add_argument("--index", type=int, default=0, help="among the nodes; 0 is the first")
+    parser.add_argument("--wait", type=float, default=WAIT_SECONDS, help="s for the other nodes")
     parser.add_argument("--bundle", type=Path, default=NODE_FOLDER, help="the unpacked bundle")
     log = state_folder() / "logs" / "node.log"
     parser.add_argument("--log", type=Path, default=log, help="where everything here is said")
@@ -81,14 +90,25 @@ def main(arguments: Sequence[str]) -> int:
     _say_everything_in(options.log)
     try:
         folder = _promotion_folder(options.promotion, region=options.region)
-        last = run_node(folder, node=options.node, log=options.log, bundle=options.bundle)
+        paths = {"log": options.log, "bundle": options.bundle}
+        if options.index:
+            help_node(folder, node=options.node, **paths)
+            return 0
+        last = run_node(folder, node=options.node, **paths, wait_seconds=options.wait)
     except ToolkitError as exc:
         _say(str(exc))
         return exc.exit_code
     return 0 if last.phase == "done" else JobError.exit_code
 
 
-def run_node(folder: PromotionFolder, *, node: str, log: Path, bundle: Path) -> Status:
+def run_node(
+    folder: PromotionFolder,
+    *,
+    node: str,
+    log: Path,
+    bundle: Path,
+    wait_seconds: float = WAIT_SECONDS,
+) -> Status:
     """Run a promotion's job and return the last status, which is in the bucket by then.
 
     Call it in the main thread: what ends the work early (a notice of interruption, ``stop`` in the
@@ -104,6 +124,8 @@ def run_node(folder: PromotionFolder, *, node: str, log: Path, bundle: Path) -> 
         The file that stdout and stderr go to; Spark's messages join them there.
     bundle
         Folder of the unpacked bundle.
+    wait_seconds
+        For the other nodes, after which the work begins without them.
 
     Raises
     ------
@@ -115,7 +137,10 @@ def run_node(folder: PromotionFolder, *, node: str, log: Path, bundle: Path) -> 
     reporter = _Reporter(folder, _first_status(folder, node))
     with _Interruptions() as interruptions:
         with node_log.shipping(), reporter.reporting():
-            ending = _worked(folder, reporter, interruptions, log=log, bundle=bundle)
+            work = partial(
+                _run_job, folder, reporter, log=log, bundle=bundle, wait_seconds=wait_seconds
+            )
+            ending = _worked(folder, reporter, interruptions, work)
         last = reporter.change(**{"run_id": reporter.find_run(), **ending})
         _say(f"The work of this node has ended: {last.phase}.")
         with suppress(ToolkitError, OSError):  # the boot script tries again
@@ -130,14 +155,12 @@ def _worked(
     folder: PromotionFolder,
     reporter: _Reporter,
     interruptions: _Interruptions,
-    *,
-    log: Path,
-    bundle: Path,
+    work: Callable[[], RunRecord],
 ) -> dict[str, Any]:
     """Do the work, and return what the last status says of its end; it never raises."""
     try:
         with interruptions.heeded(), _watched(folder, reporter, interruptions):
-            record = _run_job(folder, reporter, log=log, bundle=bundle)
+            record = work()
     except BaseException as exc:  # noqa: BLE001 - a node that ends without a word costs people hours
         # What is interrupted may fail in its own way on its way out.
         return _why(interruptions.raised or exc)
@@ -155,57 +178,136 @@ def _why(exc: BaseException) -> dict[str, Any]:
     return {"phase": "failed", "error": f"{type(exc).__name__}: {exc}"}
 
 
-def _run_job(folder: PromotionFolder, reporter: _Reporter, *, log: Path, bundle: Path) -> RunRecord:
-    job = JobDescription.from_json(folder.storage.read(folder.file(JOB)), root=bundle)
-    profile = _fitting(job.node_profile())
-    _place_model(job.model)
-    record = run(_request(job), profile, log=log, progress=_NodeProgress(reporter))
+def help_node(folder: PromotionFolder, *, node: str, log: Path, bundle: Path) -> None:
+    """Work for the first node until that has ended; its status is the promotion's.
+
+    Call it in the main thread, as `run_node`.
+
+    Parameters
+    ----------
+    folder, node, log, bundle
+        As of `run_node`.
+
+    Raises
+    ------
+    JobError
+        There is nothing to work with, or Spark's worker has ended by itself.
+    """
+    node_log = NodeLog(log, folder, node)
+    node_log.take_over()
+    try:
+        with (
+            _Interruptions() as interruptions,
+            node_log.shipping(),
+            _notices_said(),
+            interruptions.heeded(),
+        ):
+            job = _job(folder, bundle=bundle)
+            spark = _spark_node(job, folder, node, log=log, jvms=_JVMS_OF_OTHERS)
+            _say(f"The work of this node has ended: {spark.work()}.")
+    except _EndedEarlyError as exc:
+        raise JobError(exc.reason) from None
+    finally:
+        with suppress(ToolkitError, OSError):  # the boot script tries again
+            node_log.ship()
+        with node_log.locked():
+            node_log.close()
+
+
+def _run_job(
+    folder: PromotionFolder,
+    reporter: _Reporter,
+    *,
+    log: Path,
+    bundle: Path,
+    wait_seconds: float,
+) -> RunRecord:
+    job, progress = _job(folder, bundle=bundle), _NodeProgress(reporter)
+    with _spark(job, folder, reporter, log=log, wait_seconds=wait_seconds) as profile:
+        # The network is the bundle's: what it was made of is on the machine that promotes.
+        record = run(_request(job), profile, log=log, progress=progress, network=job.model)
+    if job.sample:
+        keep_features(folder, THERE, storage=Storage(profile.s3), record=record, sample=job.sample)
     folder.storage.write(folder.file("result.json"), record.to_json().encode())
     return record
 
 
+@contextmanager
+def _spark(
+    job: JobDescription,
+    folder: PromotionFolder,
+    reporter: _Reporter,
+    *,
+    log: Path,
+    wait_seconds: float,
+) -> Iterator[Profile]:
+    """Give the profile that leads to Spark: inside this process, or on all nodes."""
+    profile = job.node_profile()
+    if job.nodes == 1:
+        yield _fitting(profile)
+        return
+    node = _spark_node(job, folder, reporter.status.node, log=log, jvms=_JVMS_OF_FIRST)
+    progress = _NodeProgress(reporter)
+    progress.begin(f"Spark on {job.nodes} nodes")
+    began = time.monotonic()
+    with node.leading(nodes=job.nodes, wait_seconds=wait_seconds) as cluster:
+        reporter.change_stage(title=f"Spark on {cluster.joined} of {job.nodes} nodes")
+        progress.end(time.monotonic() - began)
+        yield _with_spark(profile, master=cluster.url, properties=cluster.properties)
+
+
+def _job(folder: PromotionFolder, *, bundle: Path) -> JobDescription:
+    return JobDescription.from_json(folder.storage.read(folder.file(JOB)), root=bundle)
+
+
+def _spark_node(
+    job: JobDescription, folder: PromotionFolder, node: str, *, log: Path, jvms: int
+) -> SparkNode:
+    return SparkNode(
+        folder=folder,
+        name=node,
+        seat=Seat.here(),
+        cores=_fitting_cores(jvms),
+        memory=job.node_profile().spark.executor_memory,
+        log=log,
+        say=_say,
+    )
+
+
 def _request(job: JobDescription) -> RunRequest:
-    model = job.model
-    native = model.input_size == model_spec(model.name).input_size
     return RunRequest(
         images=job.images,
-        model=model.name,
+        model=job.model.name,
         weights=job.weights,
         components=job.components,
-        engine=model.engine,
-        precision=model.precision,
-        input_size=None if native else model.input_size[0],
+        engine=job.model.engine,
+        precision=job.model.precision,
+        input_size=job.model.input_size[0],
         limit=job.limit,
         output=job.output,
     )
 
 
-def _place_model(model: PreparedModel) -> None:
-    """Put the bundle's converted network where a run looks for one before it converts any."""
-    target = cache_folder() / "prepared" / model.key
-    if is_whole(target, model.files):
-        return
-    try:
-        with new_folder(target, model.files) as unfinished:
-            for name in model.files:
-                shutil.copyfile(Path(model.folder) / name, unfinished / name)
-    except OSError as exc:
-        raise JobError(
-            f"The bundle's network can't be put into {target}: {exc}",
-            remedy="Give the node a larger disk (volume_gib), or promote again.",
-        ) from exc
-
-
 def _fitting(profile: Profile) -> Profile:
+    """Let Spark inside the process take the cores that there is memory for."""
+    if profile.spark.master != "local[*]":
+        return profile
+    return _with_spark(profile, master=f"local[{_fitting_cores(1)}]")
+
+
+def _with_spark(profile: Profile, **settings: Any) -> Profile:
+    spark = profile.spark.model_copy(update=settings)
+    return profile.model_copy(update={"spark": spark})
+
+
+def _fitting_cores(jvms: int) -> int:
     """Leave cores idle where the machine has too little memory for a Python worker on each."""
     total_mib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
-    free_mib = total_mib - max(_SYSTEM_MIB, total_mib // 5) - _JVM_MIB
-    workers = max(1, free_mib // _WORKER_MIB)
-    if profile.spark.master != "local[*]" or workers >= len(os.sched_getaffinity(0)):
-        return profile
-    _say(f"{total_mib} MiB of memory suffice for {workers} of the cores")
-    spark = profile.spark.model_copy(update={"master": f"local[{workers}]"})
-    return profile.model_copy(update={"spark": spark})
+    free_mib = total_mib - max(_SYSTEM_MIB, total_mib // 5) - jvms * _JVM_MIB
+    workers, cores = max(1, free_mib // _WORKER_MIB), len(os.sched_getaffinity(0))
+    if workers < cores:
+        _say(f"{total_mib} MiB of memory suffice for {workers} of the cores")
+    return min(workers, cores)
 
 
 def _promotion_folder(uri: str, *, region: str) -> PromotionFolder:
@@ -421,6 +523,22 @@ def _watched(
     with ExitStack() as watches:
         for look in (look_for_notice, look_for_stop):
             watches.enter_context(_repeating(look, every=_WATCH_SECONDS))
+        yield
+
+
+@contextmanager
+def _notices_said() -> Iterator[None]:
+    """Say once, in the log, that EC2 takes the node away: Spark does without it."""
+    notices = SpotNotices()
+    told = False
+
+    def look_for_notice() -> None:
+        nonlocal told
+        if not told and (notice := notices.ask()):
+            told = True
+            _say(notice)
+
+    with _repeating(look_for_notice, every=_WATCH_SECONDS):
         yield
 
 

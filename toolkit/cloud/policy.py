@@ -45,7 +45,6 @@ _TOOLKIT = "toolkit"
 _IMAGES = "images"
 _MODELS = "models"
 _PREPARED = "models/prepared"
-_PROBE = "toolkit/preflight-probe"
 
 
 LONGEST_MANAGED = 6_144
@@ -377,7 +376,8 @@ def _person_on_s3(
     own = Location(bucket)
     elsewhere = [location for location in (images, output) if location]
     kept = [own / name for name in (_TOOLKIT, RUNS, _MODELS, _IMAGES)]
-    written = [own / name for name in (_TOOLKIT, _IMAGES)]
+    # A run's record says "running" when its node has died: whoever promotes puts that right.
+    written = [own / name for name in (_TOOLKIT, _IMAGES, RUNS)]
     return (
         Statement("PreflightBucket", ("s3:GetBucketLocation",), (_bucket_arn(partition, bucket),)),
         # HeadBucket is s3:ListBucket, too, without a prefix.
@@ -391,10 +391,9 @@ def _person_on_s3(
             ("s3:AbortMultipartUpload", "s3:PutObject"),
             _object_arns(partition, written),
         ),
+        # The preflight's probe; the last words of a node that is gone, when another one goes on.
         Statement(
-            "PreflightProbe",
-            ("s3:DeleteObject",),
-            (f"{_bucket_arn(partition, bucket)}/{_PROBE}",),
+            "ProbeAndResume", ("s3:DeleteObject",), _object_arns(partition, [own / _TOOLKIT])
         ),
     )
 

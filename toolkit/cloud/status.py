@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from toolkit.cloud.bundle import PROMOTIONS
-from toolkit.errors import JobError
+from toolkit.cloud.job import JOB
+from toolkit.errors import JobError, RequestError
 from toolkit.runs import now
 from toolkit.storage import ObjectNotFound
 
@@ -24,6 +25,7 @@ __all__ = [
     "PromotionFolder",
     "Stage",
     "Status",
+    "find_promotion",
 ]
 
 BOOT_STAGE = "Set-up of the node"
@@ -145,7 +147,7 @@ class PromotionFolder:
         return self.storage.location(PROMOTIONS, self.promotion_id)
 
     def file(self, name: str) -> Location:
-        """One of ``job.json``, ``status.json``, ``stop``, ``result.json``."""
+        """One of ``job.json``, ``status.json``, ``stop``, ``result.json``, ``master.json``."""
         return self.location / name
 
     @property
@@ -179,6 +181,54 @@ class PromotionFolder:
         """Ask the node to end its work."""
         self.storage.write(self.file("stop"), f"{now()}\n".encode())
 
+    def begin_anew(self) -> None:
+        """Forget what a node has said that is gone: another one goes on with the job."""
+        for name in ("status.json", "master.json", "stop", "result.json"):
+            self.storage.delete_all(self.file(name))
+
     def is_asked_to_stop(self) -> bool:
         """Whether somebody has asked the node to end its work."""
         return self.storage.exists(self.file("stop"))
+
+
+def find_promotion(storage: Storage, promotion_id: str | None = None) -> PromotionFolder:
+    """Return a promotion by its id, or by the start of it; without one, the newest.
+
+    Parameters
+    ----------
+    storage
+        The store; its own bucket holds the promotions.
+    promotion_id
+        The id, or the start of one alone.
+
+    Returns
+    -------
+    PromotionFolder
+        It has a job: a folder without one is no promotion.
+
+    Raises
+    ------
+    RequestError
+        There is none, or the start fits several.
+    JobError
+        The store can't be reached.
+    """
+    where = storage.location(PROMOTIONS)
+    fitting = [name for name in storage.folders(where) if name.startswith(promotion_id or "")]
+    named = [promotion_id] if promotion_id in fitting else fitting
+    found = (PromotionFolder(storage, name) for name in reversed(named))
+    promotions = (folder for folder in found if storage.exists(folder.file(JOB)))
+    newest = next(promotions, None)
+    if newest is None:
+        what = "no promotion" if promotion_id is None else f"no promotion {promotion_id!r}"
+        raise RequestError(
+            f"There is {what} in {where.uri}.",
+            remedy="Begin one with `toolkit promote`; or name the profile of its bucket with -p.",
+        )
+    if promotion_id is not None and (others := [each.promotion_id for each in promotions]):
+        several = ", ".join(sorted([newest.promotion_id, *others]))
+        raise RequestError(
+            f"{promotion_id!r} fits several promotions: {several}.",
+            remedy="Write more of the id.",
+        )
+    return newest

@@ -220,7 +220,7 @@ class _Sweep:
             if not self.seen or self._is_stale_for_long():
                 raise
             return None
-        self.seen = {each.title: each for each in left} | self.seen
+        self.seen |= {each.title: each for each in left if each.title not in self.seen}
         return left
 
     def _is_stale_for_long(self) -> bool:

@@ -18,7 +18,8 @@ https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-add-user-data.h
 """
 
 REHEARSAL = "TOOLKIT_REHEARSAL"
-"""Variable that is set in a rehearsal: the script then turns no machine off."""
+"""Variable that is set in a rehearsal: the folder that stands for ``/``. The script then turns no
+machine off."""
 
 _TEMPLATE = "user_data.sh"
 

@@ -1,9 +1,10 @@
 #!/bin/bash
 # The first program on a promotion's node: fetch the bundle, check it, hand over to its bootstrap.sh.
 #
-# EC2 runs it as user-data, as root, once. A rehearsal runs the same bytes in a clean root, where
-# TOOLKIT_REHEARSAL is set, and AWS_ENDPOINT_URL_S3 and AWS_EC2_METADATA_SERVICE_ENDPOINT lead to the
-# stand-ins. Whatever happens: the end of the log goes to the bucket, then the machine goes off.
+# EC2 runs it as user-data, as root, once. A rehearsal runs the same bytes on another machine:
+# TOOLKIT_REHEARSAL names the folder there that stands for `/`, AWS_ENDPOINT_URL_S3 and
+# AWS_EC2_METADATA_SERVICE_ENDPOINT lead to the stand-ins. Whatever happens: the end of the log goes
+# to the bucket, then the machine goes off, unless this is a rehearsal.
 set -euo pipefail
 
 # Filled in by toolkit/cloud/user_data.py.
@@ -19,17 +20,20 @@ minutes=@minutes@ # after which the machine goes off, whatever runs
 export HOME=${HOME:-/root} # cloud-init sets none
 store=${AWS_ENDPOINT_URL_S3:-https://s3.$region.amazonaws.com}
 metadata_service=${AWS_EC2_METADATA_SERVICE_ENDPOINT:-http://169.254.169.254}
-home=/opt/fruits-toolkit
+root=${TOOLKIT_REHEARSAL-}
+root=${root%/}
+home=$root/opt/fruits-toolkit
 folder=toolkit/promotions/$promotion # in the bucket
 
 # Everything that is said on this node, here, in bootstrap.sh and in Python, goes to this file. What
 # lies beside it is explained in toolkit/cloud/node_log.py, which reads and writes it as well.
-log=/var/log/fruits-toolkit.log
+log=$root/var/log/fruits-toolkit.log
 chunk_bytes=@chunk_bytes@
 # How often something is tried, with pauses of 1, 2, 4 ... seconds: two minutes, which an instance
 # profile may take to reach a new instance, and its policy to be in force.
 attempts=8
 node=unknown
+index=0 # among the nodes; the first one runs Spark's master and reports
 began=$(date -u +%Y-%m-%dT%H:%M:%S+00:00)
 doing='starting'
 reporter='' bootstrap='' # process ids
@@ -41,6 +45,7 @@ main() {
     doing='asking for the credentials of the instance profile'
     retried load_credentials
     node=$(retried metadata instance-id)
+    index=$(retried metadata ami-launch-index)
     report_boot 3>&- &
     reporter=$!
 
@@ -52,7 +57,7 @@ main() {
     # In the background, as a shell heeds no signals while it waits for a program in the foreground;
     # in a session of its own, which can be ended as a whole.
     setsid bash "$home/localstack/bootstrap.sh" node --promotion "s3://$bucket/$folder/" \
-        --region "$region" --node "$node" --log "$log" 3>&- &
+        --region "$region" --node "$node" --index "$index" --log "$log" --bundle "$home" 3>&- &
     bootstrap=$!
     wait "$bootstrap"
 }
@@ -190,7 +195,8 @@ locked() { # COMMAND: Python and the two shells write one at a time
     (flock 9 && "$@") 9>"$log.lock"
 }
 
-report() { # PHASE [ERROR]: write status.json, unless that is Python's business
+report() { # PHASE [ERROR]: write status.json, unless that is Python's or another node's business
+    ((index == 0)) || return 0
     [[ $1 != booting || ! -e $log.taken-over ]] && [[ ! -e $log.final ]] || return 0
     local error=null
     [[ -z ${2-} ]] || error="\"$2\""

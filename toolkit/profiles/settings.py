@@ -182,6 +182,8 @@ class SparkSettings(_Settings):
         JVM heaps, in Spark's notation. Pixels and vectors live in the Python workers, outside.
     driver_java_options, executor_java_options
         More options for the JVMs.
+    properties
+        File of more Spark properties for the driver: a secret in it stands on no command line.
     """
 
     master: str = STACK
@@ -192,6 +194,7 @@ class SparkSettings(_Settings):
     executor_memory: str = "1g"
     driver_java_options: str = ""
     executor_java_options: str = ""
+    properties: Path | None = None
 
     @property
     def is_stack(self) -> bool:

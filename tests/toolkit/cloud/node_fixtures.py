@@ -41,7 +41,7 @@ class Surroundings:
         return {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": str(self.folder / "home"),
-            "TOOLKIT_REHEARSAL": "yes",
+            "TOOLKIT_REHEARSAL": str(self.folder),
             "TOOLKIT_HOME": str(self.folder / "state"),
             "TOOLKIT_CACHE": str(self.folder / "cache"),
             "AWS_ENDPOINT_URL_S3": self.storage.settings.endpoint,

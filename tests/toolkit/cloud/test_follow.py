@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from patience import eventually
 from pydantic import SecretStr
 
 from localstack.process import free_ports
@@ -127,13 +128,6 @@ def while_following(following: Callable[[], Status], script: Callable[[], None])
         return following()
     finally:
         acting.join()
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_stages_are_told_in_order_as_the_node_reaches_them(node, told, following):

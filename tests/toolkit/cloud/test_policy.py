@@ -161,7 +161,7 @@ def test_without_takes_an_action_from_every_statement():
 def test_folders_are_those_that_the_others_use():
     assert bundle.BUNDLES == policy._BUNDLES
     assert status.PROMOTIONS == policy._PROMOTIONS
-    assert preflight._PROBE == policy._PROBE
+    assert preflight._PROBE.startswith(f"{policy._TOOLKIT}/")
     assert all(each.startswith("toolkit/") for each in (bundle.BUNDLES, status.PROMOTIONS))
 
 

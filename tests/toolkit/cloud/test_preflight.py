@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from aws_stand_ins import AMI, REGION
 from canonical import add_image, set_parameter
 from in_front import leading_through, refusal
 
@@ -23,11 +24,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow  # requests to moto, by the hundred
 
-REGION = "eu-west-1"
 ELSEWHERE = "eu-central-1"
 BUCKET = "orchard"
 PROBE = "toolkit/preflight-probe"
-AMI = "ami-00000001"
 TYPE = "c7i.2xlarge"
 TITLES = [
     "account",
@@ -57,30 +56,9 @@ def models_read_once() -> Iterator[None]:
 @pytest.fixture
 def aws(moto):
     """Give an account in which a promotion can begin: bucket, Ubuntu, a way to the internet."""
-    make_bucket(moto, REGION)
-    equip(moto, REGION)
+    moto.make_bucket(BUCKET, REGION)
+    moto.equip(REGION)
     return moto
-
-
-def make_bucket(moto, region: str) -> None:
-    moto.account().client("s3", region=region).create_bucket(
-        Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": region}
-    )
-
-
-def equip(moto, region: str) -> None:
-    """Let a region have Ubuntu, and its default VPC an internet gateway, as AWS's have."""
-    set_parameter(region, add_image(region, AMI))
-    ec2 = moto.account().client("ec2", region=region)
-    (vpc,) = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
-    gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
-    ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc["VpcId"])
-    (table,) = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc["VpcId"]]}])[
-        "RouteTables"
-    ]
-    ec2.create_route(
-        RouteTableId=table["RouteTableId"], DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway
-    )
 
 
 def profile_of(*, s3: dict[str, Any] | None = None, **aws: Any) -> Profile:
@@ -179,8 +157,8 @@ def test_bucket_that_is_not_on_aws_is_refused(aws) -> None:
 
 
 def test_wrong_region_in_the_profile_is_one_problem_and_instances_follow_the_bucket(moto) -> None:
-    make_bucket(moto, ELSEWHERE)
-    equip(moto, ELSEWHERE)
+    moto.make_bucket(BUCKET, ELSEWHERE)
+    moto.equip(ELSEWHERE)
     report = preflight(profile_of())
     problem = only_problem(report, "bucket")
     assert f"TOOLKIT_S3__REGION={ELSEWHERE}" in problem
@@ -259,7 +237,7 @@ def test_probe_does_not_stay_when_a_later_check_fails(aws) -> None:
 
 
 def test_instances_in_another_region_are_refused_with_the_price_of_the_way(aws) -> None:
-    equip(aws, ELSEWHERE)
+    aws.equip(ELSEWHERE)
     report = preflight(profile_of(region=ELSEWHERE))
     problem = only_problem(report, "regions")
     assert "0.02 US dollars (built-in table" in problem
@@ -268,7 +246,7 @@ def test_instances_in_another_region_are_refused_with_the_price_of_the_way(aws) 
 
 
 def test_instances_in_another_region_are_allowed_to_who_will_pay(aws) -> None:
-    equip(aws, ELSEWHERE)
+    aws.equip(ELSEWHERE)
     report = preflight(profile_of(region=ELSEWHERE), allow_cross_region=True)
     facts = report.require()
     assert (facts.bucket_region, facts.region) == (REGION, ELSEWHERE)
@@ -386,8 +364,8 @@ def test_image_that_will_not_do_is_refused(aws, fields, settings, told: str) -> 
 
 
 def test_image_that_a_search_has_found_is_noted(moto) -> None:
-    make_bucket(moto, REGION)
-    equip(moto, REGION)
+    moto.make_bucket(BUCKET, REGION)
+    moto.equip(REGION)
     set_parameter(REGION, "ami-0000000f")  # gone
     report = preflight(profile_of())
     assert report.require().image.id == AMI
@@ -443,7 +421,7 @@ def test_region_without_a_default_vpc_asks_for_a_subnet(aws) -> None:
 
 
 def test_what_is_wrong_with_all_subnets_is_one_problem(moto) -> None:
-    make_bucket(moto, REGION)
+    moto.make_bucket(BUCKET, REGION)
     set_parameter(REGION, add_image(REGION, AMI))
     problem = only_problem(preflight(profile_of()), "network")
     assert problem.count("no route to the internet") == 1

@@ -8,7 +8,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,17 +15,17 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 from node_fixtures import Surroundings, surroundings
+from patience import eventually
 
 from localstack.imds import INSTANCE_ID, RoleCredentials
-from toolkit.cloud.bundle import BUNDLES, MANIFEST, NODE_FOLDER, PROMOTIONS, BundleFile, Manifest
+from toolkit.cloud.bundle import BUNDLES, MANIFEST, PROMOTIONS, BundleFile, Manifest
+from toolkit.cloud.job import NODE_FOLDER
 from toolkit.cloud.node_log import CHUNK_BYTES, NodeLog
 from toolkit.cloud.status import BOOT_STAGE, PromotionFolder, Stage, Status
 from toolkit.cloud.user_data import LARGEST, REHEARSAL, NodeBoot, user_data
 from toolkit.runs import new_run_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from toolkit.storage import Storage
 
 pytestmark = pytest.mark.slow  # it boots in a shell, with servers
@@ -125,11 +124,26 @@ def test_script_says_what_it_was_given_and_leaves_no_gap():
 
 def test_script_and_python_name_the_same_places():
     script = user_data(BOOT)
-    assert f"home={NODE_FOLDER}\n" in script
+    assert f"\nroot=${{{REHEARSAL}-}}\nroot=${{root%/}}\nhome=$root{NODE_FOLDER}\n" in script
     assert f"folder={PROMOTIONS}/$promotion " in script
     assert f'"{BUNDLES}/$bundle/{MANIFEST}"' in script
-    assert f"${{{REHEARSAL}-}}" in script
     assert f"chunk_bytes={CHUNK_BYTES}\n" in script
+
+
+@pytest.mark.parametrize(
+    ("rehearsal", "root"), [(None, ""), ("/", ""), ("/a/rehearsal", "/a/rehearsal")]
+)
+def test_places_of_the_machine_are_below_the_folder_of_a_rehearsal(tmp_path, rehearsal, root):
+    script = tmp_path / "user-data"
+    script.write_text(user_data(BOOT))
+    told = subprocess.run(
+        ["bash", "-c", f'shutdown() {{ :; }}; source {script}; echo "$home" "$log"'],
+        env={"PATH": "/usr/bin:/bin"} | ({REHEARSAL: rehearsal} if rehearsal else {}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.split() == [f"{root}{NODE_FOLDER}", f"{root}/var/log/fruits-toolkit.log"]
 
 
 def test_script_holds_no_secret_of_this_environment(monkeypatch):
@@ -186,7 +200,8 @@ def test_refused_request_is_tried_again_with_new_credentials(
     expired = RoleCredentials("ASIAEXPIREDEXPIRED00", "expired/expired", "expired")
     fetching = subprocess.Popen(
         shell.command(
-            'load_credentials; echo loaded; read -r; get "$folder/thing" received && echo fetched'
+            "retried load_credentials; echo loaded; read -r; "
+            'get "$folder/thing" received && echo fetched'
         ),
         env=shell.env,
         cwd=tmp_path,
@@ -364,6 +379,19 @@ def test_death_of_python_is_reported_beside_what_python_has_said(shell, surround
     assert replace(status, heartbeat=ended.heartbeat) == ended
 
 
+def test_other_node_than_the_first_ships_its_log_and_leaves_the_status_alone(
+    shell, surroundings, promotion
+):
+    shell.log.write_bytes(b"hello\n")
+    with surroundings.metadata(values={"ami-launch-index": "1"}):
+        shell.run(
+            "index=$(metadata ami-launch-index); locked report booting; "
+            "locked report failed 'Its end is its own business'; ship_log"
+        )
+    assert promotion.status() is None
+    assert chunks(promotion) == [b"hello\n"]
+
+
 def chunks(promotion: PromotionFolder) -> list[bytes]:
     objects = promotion.storage.objects(promotion.logs / INSTANCE_ID)
     return [promotion.storage.read(each.location) for each in objects]
@@ -411,11 +439,3 @@ def test_boot_goes_on_reporting_until_python_takes_over(shell, surroundings, pro
             log.take_over()
             assert reporting.wait(timeout=20) == 0
     assert chunks(promotion) == [b"hello\n"]
-
-
-def eventually(look: Callable[[], object]) -> object:
-    deadline = time.monotonic() + 20
-    while not (seen := look()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return seen

@@ -1,0 +1,82 @@
+"""The records of promotions in the bucket, and which of them a new call goes on with."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from toolkit.cloud.journal import PromotionRecord, load_record, save_record, unfinished
+from toolkit.cloud.status import PromotionFolder
+from toolkit.errors import JobError, RequestError
+from toolkit.runs import Owner, new_run_id
+
+DEAD = Owner(host=Owner.this_process().host, pid=1, started=-1.0)
+RECORD = PromotionRecord(
+    promotion_id="20261125-101500-123ab",
+    owner=DEAD,
+    fingerprint="f" * 64,
+    bundle="b" * 64,
+    region="eu-west-1",
+    instance_type="c7i.2xlarge",
+    nodes=1,
+    spot=False,
+    dead_man_minutes=90,
+)
+
+
+@pytest.fixture
+def begin(storage):
+    """Return a function that puts a promotion into the bucket, of a request of the test's own."""
+    fingerprint = new_run_id()
+
+    def put(**changes) -> PromotionRecord:
+        record = replace(
+            RECORD, **({"promotion_id": new_run_id(), "fingerprint": fingerprint} | changes)
+        )
+        save_record(PromotionFolder(storage, record.promotion_id), record)
+        return record
+
+    return put
+
+
+def test_record_comes_back_as_it_was_written(storage, begin):
+    record = begin()
+    assert load_record(PromotionFolder(storage, record.promotion_id)) == record
+
+
+def test_fields_of_a_newer_version_are_left_out():
+    fields = json.loads(RECORD.to_json()) | {"mood": "fine"}
+    assert PromotionRecord.from_json(json.dumps(fields)) == RECORD
+
+
+def test_what_is_no_record_is_refused():
+    with pytest.raises(JobError, match="no record of a promotion: owner"):
+        PromotionRecord.from_json(json.dumps({"promotion_id": "1"}))
+
+
+def test_unknown_promotion_is_named(storage):
+    with pytest.raises(RequestError, match="no promotion 20200101"):
+        load_record(PromotionFolder(storage, "20200101-000000-00000"))
+
+
+def test_promotion_that_nobody_sees_to_is_gone_on_with(storage, begin):
+    record = begin()
+    assert unfinished(storage, record.fingerprint) == record
+
+
+def test_promotion_of_a_living_process_is_left_alone(storage, begin):
+    record = begin(owner=Owner.this_process())
+    assert unfinished(storage, record.fingerprint) is None
+
+
+def test_promotion_that_has_ended_is_not_gone_on_with(storage, begin):
+    record = begin()
+    save_record(PromotionFolder(storage, record.promotion_id), record.ended("done"))
+    assert unfinished(storage, record.fingerprint) is None
+
+
+def test_other_request_is_another_promotion(storage, begin):
+    begin()
+    assert unfinished(storage, "another") is None

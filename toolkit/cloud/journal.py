@@ -1,0 +1,138 @@
+"""What has been promoted: the record of each promotion, in its folder in the bucket."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter, ValidationError
+
+from toolkit.cloud.bundle import PROMOTIONS
+from toolkit.cloud.status import PromotionFolder
+from toolkit.errors import JobError, RequestError
+from toolkit.runs import Owner, now
+from toolkit.storage import ObjectNotFound
+
+if TYPE_CHECKING:
+    from toolkit.storage import Storage
+
+__all__ = ["RECORD", "PromotionRecord", "load_record", "save_record", "unfinished"]
+
+RECORD = "promotion.json"
+"""Name of the record in a promotion's folder."""
+
+# Each costs a request; an older one than that is not missed.
+_CONSIDERED = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromotionRecord:
+    """What ``promotion.json`` holds: enough to come back to a promotion from any machine.
+
+    Attributes
+    ----------
+    promotion_id
+        Sorts by time.
+    owner
+        The process that sees to it.
+    fingerprint
+        What must be equal for a call of `toolkit promote` to go on with it.
+    bundle
+        Identity of its bundle.
+    region
+        Region of the instances.
+    instance_type, nodes, spot
+        What the plan says.
+    dead_man_minutes
+        After so many minutes a node goes off, whatever runs.
+    began_at, ended_at
+        ISO 8601 in UTC. It has ended when nothing of it is left in AWS but files in the bucket.
+    outcome
+        How it ended, in a word: the node's last phase, ``dead`` or ``not started``.
+    error
+        Why it ended early, for people.
+    """
+
+    promotion_id: str
+    owner: Owner
+    fingerprint: str
+    bundle: str
+    region: str
+    instance_type: str
+    nodes: int
+    spot: bool
+    dead_man_minutes: int
+    began_at: str = field(default_factory=now)
+    ended_at: str | None = None
+    outcome: str | None = None
+    error: str | None = None
+
+    def ended(self, outcome: str, *, error: str | None = None) -> PromotionRecord:
+        """Return the record of this promotion as over."""
+        return replace(self, ended_at=now(), outcome=outcome, error=error)
+
+    def to_json(self) -> str:
+        """Write the record as one JSON document."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> PromotionRecord:
+        """Read a record; fields that this version does not know are left out.
+
+        Raises
+        ------
+        JobError
+            It is no record of a promotion.
+        """
+        try:
+            return _reader().validate_json(text)
+        except ValidationError as exc:
+            problem = exc.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, problem["loc"])) or "the whole"
+            raise JobError(
+                f"This is no record of a promotion: {where}: {problem['msg']}",
+                remedy="Use the version of the toolkit that began the promotion.",
+            ) from exc
+
+
+@cache
+def _reader() -> TypeAdapter[PromotionRecord]:
+    return TypeAdapter(PromotionRecord)
+
+
+def save_record(folder: PromotionFolder, record: PromotionRecord) -> None:
+    """Write the record of a promotion into its folder."""
+    folder.storage.write(folder.file(RECORD), record.to_json().encode())
+
+
+def load_record(folder: PromotionFolder) -> PromotionRecord:
+    """Read the record of a promotion.
+
+    Raises
+    ------
+    RequestError
+        There is no such promotion.
+    """
+    try:
+        return PromotionRecord.from_json(folder.storage.read(folder.file(RECORD)))
+    except ObjectNotFound as exc:
+        raise RequestError(
+            f"There is no promotion {folder.promotion_id} in {folder.storage.name}.",
+            remedy="Check the id, and the bucket of the profile: `toolkit profile show aws`.",
+        ) from exc
+
+
+def unfinished(storage: Storage, fingerprint: str) -> PromotionRecord | None:
+    """Return the newest promotion of the same request that nobody sees to any more; else None."""
+    ids = sorted(storage.folders(storage.location(PROMOTIONS)), reverse=True)
+    for promotion_id in islice(ids, _CONSIDERED):
+        try:
+            record = load_record(PromotionFolder(storage, promotion_id))
+        except RequestError:
+            continue  # another version's, or cut before its first word
+        if record.fingerprint == fingerprint and record.ended_at is None:
+            return None if record.owner.may_be_alive() else record
+    return None
