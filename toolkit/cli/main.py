@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from toolkit.cli import images, profiles, run, runs, stack, train
+from toolkit.cli import cloud, images, profiles, promote, run, runs, stack, train
 from toolkit.cli.output import print_error
 from toolkit.errors import ToolkitError
 
@@ -26,6 +26,8 @@ stack.register(app)
 run.register(app)
 runs.register(app)
 train.register(app)
+promote.register(app)
+cloud.register(app)
 app.add_typer(profiles.app, name="profile")
 app.add_typer(images.app, name="images")
 

@@ -5,6 +5,7 @@ The only module of the toolkit that knows the local stack; a wheel-only install 
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from toolkit.errors import JobError, RequestError
-from toolkit.folders import state_folder
+from toolkit.folders import cache_folder, state_folder
 from toolkit.profiles import PORT_OPTIONS, Profile, S3Settings, SparkSettings, load_profile
 from toolkit.storage import Storage
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from localstack import StackSettings, StackState
+    from toolkit.cloud.policy import Policy
+    from toolkit.cloud.rehearsal import Machine, StandIn
 
 __all__ = [
     "Place",
@@ -30,6 +33,7 @@ __all__ = [
     "open_place",
     "stack_errors",
     "stack_settings",
+    "stand_in",
     "storage_of",
 ]
 
@@ -184,6 +188,34 @@ def local_path(path: str) -> Path:
         with stack_errors():
             return wsl.translated(path, wsl=this)
     return Path(path).expanduser().resolve()
+
+
+def stand_in(storage: Storage) -> StandIn:
+    """Return what runs an instance's boot script on this machine, beside the local store.
+
+    Parameters
+    ----------
+    storage
+        The local stack's.
+    """
+
+    @contextmanager
+    def run_here(script: str, *, policy: Policy) -> Iterator[Machine]:
+        with stack_errors():
+            from localstack.instance import instance
+            from localstack.minio import Credentials
+
+            with instance(
+                script,
+                folder=state_folder() / "rehearsals",
+                endpoint=storage.settings.endpoint,
+                root=Credentials(*storage.settings.credentials()),
+                policy=json.loads(policy.to_json()),
+                cache=cache_folder(),
+            ) as machine:
+                yield machine
+
+    return run_here
 
 
 def _on_stack(profile: Profile, state: StackState) -> Profile:

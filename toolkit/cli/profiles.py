@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,11 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from toolkit.cli import output
-from toolkit.cli.options import JSON
+from toolkit.cli.options import ALLOW_CROSS_REGION, JSON
 from toolkit.errors import RequestError
 
 if TYPE_CHECKING:
-    from toolkit.profiles import CredentialSource, ProfileDraft
+    from collections.abc import Sequence
+
+    from toolkit.cloud.account import Identity
+    from toolkit.cloud.policy import ExistingProfile, Policy
+    from toolkit.profiles import CredentialSource, Profile, ProfileDraft
 
 __all__ = ["app"]
 
@@ -114,7 +119,201 @@ def init(
     for setting, variable in draft.overruled(values).items():
         output.say(f"{variable} of the environment wins over {setting} of the file.")
     output.say(_about_credentials(credential_source()))
-    output.say(f"Next: {output.command_name()} profile show {draft.name}")
+    output.say(f"Next: {output.command_name()} profile check {draft.name}")
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="Of the profile.")] = "aws",
+    allow_cross_region: ALLOW_CROSS_REGION = False,
+    as_json: JSON = False,
+) -> None:
+    """Look whether a promotion could begin, and what to mend; exit code 2 if it could not.
+
+    Credentials, bucket, rights, instance type, quota, image, network: all
+    problems at once, each with its remedy. Nothing is created but one small
+    object in the bucket, which is removed at once.
+    """
+    from toolkit.cloud.preflight import COLUMNS, preflight, rows
+    from toolkit.profiles import trace_profile
+
+    profile, origins = trace_profile(name)
+    report = preflight(profile, allow_cross_region=allow_cross_region)
+    if as_json:
+        problems = [asdict(problem) for problem in report.problems]
+        output.print_json(asdict(report) | {"problems": problems})
+    else:
+        output.print_table(COLUMNS, rows(report))
+    if report.problems:
+        if origins["s3.bucket"].kind == "default":
+            output.say(
+                f"No bucket of yours is named so far: {output.command_name()} profile init {name}"
+            )
+        count = len(report.problems)
+        output.say(f"{count} problem{'s' if count > 1 else ''}: `toolkit promote` would not begin.")
+        raise typer.Exit(2)
+    output.say(f"Next: {output.command_name()} promote --plan")
+
+
+@app.command()
+def policy(
+    name: Annotated[str, typer.Argument(help="Of the profile.")] = "aws",
+    node: Annotated[
+        bool, typer.Option("--node", help="What the instances may, instead of whoever promotes.")
+    ] = False,
+    images: Annotated[
+        str | None, typer.Option(help="URI of images outside images/ of the profile's bucket.")
+    ] = None,
+    destination: Annotated[
+        str | None, typer.Option("--output", help="URI for `toolkit promote --output`.")
+    ] = None,
+    account: Annotated[
+        str | None,
+        typer.Option(help="Number of the AWS account. Default: asked for with your credentials."),
+    ] = None,
+    part: Annotated[
+        int | None, typer.Option(min=1, help="Which document, where IAM's limit makes it several.")
+    ] = None,
+) -> None:
+    """Print the IAM policy of whoever promotes, or the instances': what is needed, and no more.
+
+    It is JSON, as AWS takes it. Without credentials it is printed, too,
+    for an administrator to use.
+    """
+    from toolkit.cli.cloud import aws_profile
+    from toolkit.cloud.policy import node_policy, person_policy
+    from toolkit.storage import Location
+
+    profile = aws_profile(name)
+    identity = _identity(profile.aws_region, account)
+    region, bucket = profile.aws_region, profile.s3.bucket
+    source, result = (Location.parse(uri) if uri else None for uri in (images, destination))
+    if node:
+        reads = [source] if source else []
+        has_secret = profile.aws.nodes > 1
+        rights = node_policy(
+            identity,
+            region=region,
+            bucket=bucket,
+            reads=reads,
+            output=result,
+            has_secret=has_secret,
+        )
+        _print_policy((rights,), part)
+        output.say(_about_node_policy())
+        return
+    existing = _existing(identity, profile)
+    rights = person_policy(
+        identity, region=region, bucket=bucket, images=source, output=result, existing=existing
+    )
+    _print_policy(rights.split(), part)
+    output.say(_about_person_policy(name, makes_roles=existing is None))
+
+
+def _identity(region: str, account: str | None) -> Identity:
+    """Return whose policy it is: of the account that is named, or of the credentials."""
+    from botocore.session import Session
+
+    from toolkit.cloud.account import (
+        AwsAccount,
+        CredentialsError,
+        ExpiredError,
+        Identity,
+        UnreachableError,
+    )
+
+    if account and not re.fullmatch("[0-9]{12}", account):
+        raise RequestError(
+            f"--account: {account!r} is not the number of an AWS account.",
+            remedy="It has 12 digits; the AWS console shows it at the top right.",
+        )
+    if account is None:
+        try:
+            return AwsAccount(region).identity()
+        except (CredentialsError, ExpiredError, UnreachableError) as exc:
+            output.say(
+                f"{exc.message} So the account in the policy is `*`: in an account's own policy "
+                "that is this account, and whatever others share with it. --account 123456789012 "
+                "names yours."
+            )
+    partition = Session().get_partition_for_region(region)
+    return Identity(account or "*", f"arn:{partition}:iam::{account or '*'}:root")
+
+
+def _existing(identity: Identity, profile: Profile) -> ExistingProfile | None:
+    """Return the instance profile that the settings name, as AWS tells or as the console names."""
+    from toolkit.cloud.account import AwsAccount, AwsError, CredentialsError, aws_errors
+    from toolkit.cloud.policy import ExistingProfile
+
+    name = profile.aws.instance_profile
+    if name is None:
+        return None
+    try:
+        with aws_errors(doing=f"look up the instance profile {name}"):
+            iam = AwsAccount(profile.aws_region).client("iam")
+            found = iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]
+        return ExistingProfile(found["Arn"], found["Roles"][0]["Arn"])
+    except (AwsError, CredentialsError, IndexError) as exc:
+        why = getattr(exc, "message", f"The instance profile {name} has no role.")
+    partition = identity.arn.split(":")[1]
+    owner = f"arn:{partition}:iam::{identity.account}"
+    guess = ExistingProfile(f"{owner}:instance-profile/{name}", f"{owner}:role/{name}")
+    output.say(f"{why} Its role is taken to have the same name: put the right ARN in its place.")
+    return guess
+
+
+def _print_policy(documents: Sequence[Policy], part: int | None) -> None:
+    """Print the one document, or the one that is asked for."""
+    from toolkit.cloud.policy import LONGEST_MANAGED
+
+    count = len(documents)
+    if part is None and count > 1:
+        parts = ", ".join(f"--part {number}" for number in range(1, count + 1))
+        raise RequestError(
+            f"IAM takes policies of {LONGEST_MANAGED:,} characters: this one makes {count}.",
+            remedy=f"Print each: {parts}. All of them have to be attached.",
+        )
+    if part is not None and part > count:
+        raise RequestError(f"There is no part {part}.", remedy=f"The last one is --part {count}.")
+    output.print_text(documents[(part or 1) - 1].to_json(indent=2))
+
+
+def _about_person_policy(name: str, *, makes_roles: bool) -> str:
+    """Say what to do with the policy, and how far it reaches."""
+    from toolkit.cloud.names import IAM_PATH
+
+    this = f"{output.command_name()} profile policy {name}"
+    told = (
+        f"Next: save it (`{this} > policy.json`), and let an administrator make it a policy\n"
+        "  aws iam create-policy --policy-name fruits-toolkit "
+        "--policy-document file://policy.json\n"
+        "and attach that to the user or the permission set of whoever promotes."
+    )
+    if not makes_roles:
+        return told
+    return (
+        f"{told}\n\nMind: whoever has it makes roles below {IAM_PATH} for the instances, and can "
+        "write any right into such a role. Where that is too much, an administrator makes an "
+        f"instance profile once (`{this} --node`) and names it in the setting "
+        "aws.instance_profile; this policy, printed again, then makes no roles."
+    )
+
+
+def _about_node_policy() -> str:
+    """Say how an administrator makes an instance profile of the policy."""
+    from toolkit.cloud.policy import NODE_TRUST
+
+    name = "fruits-toolkit-node"
+    return (
+        "Next: save it as node.json, and let an administrator make an instance profile of it\n"
+        f"  aws iam create-role --role-name {name} --assume-role-policy-document '{NODE_TRUST}'\n"
+        f"  aws iam put-role-policy --role-name {name} --policy-name toolkit "
+        "--policy-document file://node.json\n"
+        f"  aws iam create-instance-profile --instance-profile-name {name}\n"
+        f"  aws iam add-role-to-instance-profile --instance-profile-name {name} "
+        f"--role-name {name}\n"
+        f"and name it in the setting aws.instance_profile (TOOLKIT_AWS__INSTANCE_PROFILE={name})."
+    )
 
 
 def _answers(

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from toolkit.cli import output
-from toolkit.cli.options import JSON, PROFILE
+from toolkit.cli.options import (
+    COMPONENTS,
+    DESTINATION,
+    ENGINE,
+    INPUT_SIZE,
+    JSON,
+    LIMIT,
+    MODEL,
+    PRECISION,
+    PROFILE,
+    WEIGHTS,
+)
 
 if TYPE_CHECKING:
     from toolkit.cli.place import Place
+    from toolkit.pipeline import RunRequest
     from toolkit.runs import RunRecord
 
-__all__ = ["register"]
+__all__ = ["register", "run_request"]
 
 
 def register(app: typer.Typer) -> None:
@@ -30,30 +42,14 @@ def run(
         ),
     ] = None,
     profile: PROFILE = None,
-    destination: Annotated[
-        str | None, typer.Option("--output", help="URI for result/ instead of the run's folder.")
-    ] = None,
-    model: Annotated[str, typer.Option(help="Network.")] = "EfficientNetLite0",
-    weights: Annotated[
-        str, typer.Option(help="imagenet, a file, a URI, or random:SEED for tests.")
-    ] = "imagenet",
-    components: Annotated[
-        str, typer.Option(help="Share of the variance to explain (0.95), or a number (50).")
-    ] = "0.95",
-    engine: Annotated[
-        str, typer.Option(help="openvino, or tensorflow: the reference.")
-    ] = "openvino",
-    precision: Annotated[
-        str,
-        typer.Option(help="auto: the fastest that keeps the features; f32; bf16; int8: faster."),
-    ] = "auto",
-    input_size: Annotated[
-        int | None,
-        typer.Option(help="Pixels a side. Default: the network's own; smaller is faster."),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many images, evenly spaced.")
-    ] = None,
+    destination: DESTINATION = None,
+    model: MODEL = "EfficientNetLite0",
+    weights: WEIGHTS = "imagenet",
+    components: COMPONENTS = "0.95",
+    engine: ENGINE = "openvino",
+    precision: PRECISION = "auto",
+    input_size: INPUT_SIZE = None,
+    limit: LIMIT = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start anew, even if a run could be continued.")
     ] = False,
@@ -63,18 +59,16 @@ def run(
     import json
 
     from toolkit.cli.bars import make_progress
-    from toolkit.cli.place import image_source, open_place
-    from toolkit.pca import parse_components
-    from toolkit.pipeline import RunRequest
+    from toolkit.cli.place import open_place
     from toolkit.pipeline import run as run_pipeline
 
-    request = RunRequest(
-        images=image_source(images),
+    request = run_request(
+        images,
         model=model,
         weights=weights,
-        components=parse_components(components),
-        engine=engine,  # type: ignore[arg-type]  # checked, with the choices named, by the zoo
-        precision=precision,  # type: ignore[arg-type]
+        components=components,
+        engine=engine,
+        precision=precision,
         input_size=input_size,
         limit=limit,
         fresh=fresh,
@@ -87,6 +81,17 @@ def run(
         output.print_json(json.loads(record.to_json()))
     else:
         _print_summary(record, place)
+
+
+def run_request(images: str | None, *, components: str, **options: Any) -> RunRequest:
+    """Translate what a command line asks of a run; engine, precision and size the zoo checks."""
+    from toolkit.cli.place import image_source
+    from toolkit.pca import parse_components
+    from toolkit.pipeline import RunRequest
+
+    return RunRequest(
+        images=image_source(images), components=parse_components(components), **options
+    )
 
 
 def _print_summary(record: RunRecord, place: Place) -> None:
