@@ -119,6 +119,7 @@ def promoted(cloud, mine, request_, bundles, monkeypatch, tmp_path_factory):
             replace(request_, **changes), mine, here=HERE, desk=desk or Desk(), rehearsing=False
         )
 
+    call.images = request_.images
     return call
 
 
@@ -304,6 +305,30 @@ def test_throttled_calls_are_made_again(cloud, promoted, works):
 
 
 # --- the node ---
+
+
+def test_nodes_of_one_promotion_go_together_with_their_secret(
+    cloud, promoted, mine, monkeypatch, works
+):
+    def work(folder: PromotionFolder, node) -> None:
+        each = next(each for each in cloud.instances() if each["InstanceId"] == node.name)
+        if each["AmiLaunchIndex"] == 0:
+            there.extend(cloud.left())
+            works(folder, node)
+
+    there: list[str] = []
+    monkeypatch.setenv("TOOLKIT_AWS__NODES", "2")
+    two = load_profile("aws", config_file=cloud.folder / "toolkit.toml")
+    with cloud.machines(cloud.saying(work)) as machines:
+        ending = promote(
+            RunRequest(images=str(promoted.images)), two, here=HERE, desk=Desk(), rehearsing=False
+        )
+    assert ending.is_good
+    assert len(machines) == 2
+    assert sum(each.startswith("instance i-") for each in there) == 2
+    assert any(each.startswith("secret ") for each in there)
+    assert json.loads(cloud.storage.read(cloud.promotion().file("job.json")))["nodes"] == 2
+    assert cloud.left() == []
 
 
 def test_node_that_never_says_a_word_is_reported_and_removed(cloud, promoted):

@@ -134,6 +134,7 @@ def promote(
                 place,
                 here=_here(rehearsing=False, progress=desk.progress),
                 desk=desk,
+                changes=settings,
                 allow_cross_region=allow_cross_region,
             )
         else:

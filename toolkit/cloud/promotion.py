@@ -31,18 +31,20 @@ from toolkit.cloud.source import find_images
 from toolkit.cloud.status import PromotionFolder
 from toolkit.cloud.sweep import sweep
 from toolkit.cloud.user_data import NodeBoot, user_data
-from toolkit.errors import RequestError
+from toolkit.errors import RequestError, ToolkitError
 from toolkit.extraction import Stages, find_weights
 from toolkit.folders import cache_folder, state_folder
 from toolkit.images.sample import ImageSample
 from toolkit.models import CALIBRATION_IMAGES, Calibration, prepare
 from toolkit.runs import Owner, RunFolder, new_run_id
-from toolkit.storage import Location, Storage
+from toolkit.storage import Location, ObjectNotFound, Storage
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
     from toolkit.cloud.bundle import Bundle
+    from toolkit.cloud.estimate import MeasuredRate
     from toolkit.cloud.plan import Plan
     from toolkit.cloud.preflight import Facts, Preflight
     from toolkit.cloud.rehearsal import Rehearsal, StandIn
@@ -79,6 +81,10 @@ class Here:
     storage: Storage | None
     cores: int
     stand_in: StandIn | None = None
+
+    def rate(self, model: PreparedModel) -> MeasuredRate | None:
+        """Return how fast this machine was with a network; None if that is not known."""
+        return measured_rate(self.storage, model, cores=self.cores) if self.storage else None
 
 
 class Desk(Protocol):
@@ -198,40 +204,38 @@ def promote(  # noqa: PLR0913 - what, where, and how far
             model = _model(request, source, bucket=here.storage or storage, own=storage)
             job = _describe(request, profile, model, source)
             bundle = make_bundle(Path(scratch) / "bundle", job, profile=profile)
-        rehearsal = None
-        if rehearsing:
+        fingerprint = _fingerprint(bundle, job, profile, source)
+        before = _interrupted(storage, fingerprint, desk) if last == "tear down" else None
+        if before and not before.needs_node():
+            return before.see_through()
+        sample, rehearsal = before.sample() if before else (), None
+        if rehearsing and not sample:
             rehearsal = _rehearse(bundle, job, source, here=here, desk=desk)
             desk.rehearsed(rehearsal)
-            job = replace(job, sample=rehearsal.sample)
+            sample = rehearsal.sample
         if last == "rehearse":
             return None
 
+        job = replace(job, sample=sample)
         facts = _look(profile, desk, allow_cross_region=allow_cross_region)
         account = AwsAccount(facts.region)
-        fingerprint = _fingerprint(bundle, job, profile, source)
-        before = unfinished(storage, fingerprint)
-        promotion_id = before.promotion_id if before else new_run_id()
         plan = make_plan(
             account,
-            promotion_id,
+            before.id if before else new_run_id(),
             facts=facts,
             settings=profile.aws,
             source=source,
             model=model,
             model_bytes=bundle.manifest.size_of(job.model_folder),
             bundle_bytes=bundle.size,
-            rate=measured_rate(here.storage, model, cores=here.cores) if here.storage else None,
+            rate=here.rate(model),
         )
-        if before:
-            desk.progress.say(
-                f"Promotion {promotion_id} of {before.began_at} was interrupted: it goes on."
-            )
         if not desk.planned(plan, asks=last != "plan") or last == "plan":
             return None
 
         promotion = _Promotion(
             account,
-            PromotionFolder(storage, promotion_id),
+            PromotionFolder(storage, plan.promotion),
             _record(plan, fingerprint=fingerprint, bundle=bundle.identity),
             desk,
         )
@@ -240,12 +244,13 @@ def promote(  # noqa: PLR0913 - what, where, and how far
     return promotion.carry_out(_launch_request(plan, job, bundle.identity))
 
 
-def resume(
+def resume(  # noqa: PLR0913 - what, where, and what is to be other than before
     promotion_id: str,
     profile: Profile,
     *,
     here: Here,
     desk: Desk,
+    changes: Mapping[str, object] | None = None,
     allow_cross_region: bool = False,
 ) -> Ending | None:
     """Let a new node go on with a promotion whose node has ended early.
@@ -257,7 +262,10 @@ def resume(
     promotion_id
         The promotion.
     profile, here, desk, allow_cross_region
-        As for `promote`.
+        As for `promote`. But type and number of the nodes, and whether they are spot instances, are
+        those of the promotion.
+    changes
+        Settings of the instances, by name, that are to be others than the promotion's.
 
     Raises
     ------
@@ -282,7 +290,11 @@ def resume(
             remedy=f"Follow it with `toolkit promote --follow {promotion_id}`, or stop it with "
             f"`toolkit stop {promotion_id}`.",
         )
-    job = JobDescription.from_json(storage.read(folder.file(JOB)), root=cache_folder())
+    kept = {name: getattr(before, name) for name in ("instance_type", "nodes", "spot")}
+    aws = profile.aws.model_copy(update=kept | dict(changes or {}))
+    profile = profile.model_copy(update={"aws": aws})
+    job = JobDescription.from_json(storage.read(folder.file(JOB)), root=Path())
+    job = replace(job, nodes=aws.nodes)
     facts = _look(profile, desk, allow_cross_region=allow_cross_region)
     plan = make_plan(
         account,
@@ -293,7 +305,7 @@ def resume(
         model=job.model,
         model_bytes=read_manifest(before.bundle, storage).size_of(job.model_folder),
         bundle_bytes=0,
-        rate=measured_rate(here.storage, job.model, cores=here.cores) if here.storage else None,
+        rate=here.rate(job.model),
     )
     if not desk.planned(plan, asks=True):
         return None
@@ -350,6 +362,14 @@ class _Promotion:
 
     # --- before there is a node ---
 
+    def sample(self) -> tuple[str, ...]:
+        """Return the images that have been rehearsed for it; none if it has not come so far."""
+        try:
+            job = JobDescription.from_json(self.storage.read(self.folder.file(JOB)), root=Path())
+        except ObjectNotFound:
+            return ()
+        return job.sample
+
     def send(
         self,
         bundle: Bundle,
@@ -386,7 +406,7 @@ class _Promotion:
     def carry_out(self, request: LaunchRequest) -> Ending:
         """Start the node if there is none, and see it through."""
         try:
-            if self._needs_node():
+            if self.needs_node():
                 self.folder.begin_anew()
                 with _stage(self.desk, "Launch"):
                     launched = launch(self.account, request, say=self.desk.progress.say)
@@ -434,7 +454,7 @@ class _Promotion:
             self.save()
         return removed
 
-    def _needs_node(self) -> bool:
+    def needs_node(self) -> bool:
         """Whether no node works on it, and none has ended its work."""
         state = node_state(self.account, self.id)
         if state in {"pending", "running"}:
@@ -556,6 +576,21 @@ def _rehearse(
         progress=desk.progress,
         on_line=desk.log_line,
     )
+
+
+def _interrupted(storage: Storage, fingerprint: str, desk: Desk) -> _Promotion | None:
+    """Return the promotion of the same request that somebody was interrupted in; else None."""
+    try:
+        record = unfinished(storage, fingerprint)
+    except ToolkitError:
+        return None  # no credentials, no bucket: the preflight tells all that is wrong
+    if record is None:
+        return None
+    desk.progress.say(
+        f"Promotion {record.promotion_id} of {record.began_at} was interrupted: it goes on."
+    )
+    folder = PromotionFolder(storage, record.promotion_id)
+    return _Promotion(AwsAccount(record.region), folder, record, desk)
 
 
 def _look(profile: Profile, desk: Desk, *, allow_cross_region: bool) -> Facts:
