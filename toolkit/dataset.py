@@ -111,7 +111,7 @@ class Dataset:
 
     def clear(self) -> None:
         """Delete all objects of the dataset."""
-        self.storage.delete_all(self.location)
+        self.storage.delete_below(self.location)
 
     def complete(self) -> None:
         """Mark the dataset as complete."""

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from toolkit.images.listing import ImageListing
     from toolkit.profiles import Profile
 
-__all__ = ["RunRequest", "run"]
+__all__ = ["RunRequest", "check_output", "run"]
 
 _PICTURED_IMAGES = 2_000
 # Each costs a request; an older run than that is not missed.
@@ -129,7 +129,7 @@ def run(  # noqa: PLR0913 - what, where, and what of it is there already
             request.images, storage, limit=request.limit, progress=stages.progress
         )
         if output is not None:
-            _check_output(output, listing, storage)
+            check_output(output, listing, storage)
     found = network or find_weights(request, storage)  # what is wrong with it is told first
     with session_beside(spark, profile, log=log, stages=stages) as session:
         with stages("model", f"Model {spec.name}"):
@@ -179,7 +179,7 @@ def run(  # noqa: PLR0913 - what, where, and what of it is there already
     return record
 
 
-def _check_output(output: Location, listing: ImageListing, storage: Storage) -> None:
+def check_output(output: Location, listing: ImageListing, storage: Storage) -> None:
     """Refuse a place whose content a result would replace, unless that is an earlier result.
 
     Raises

@@ -60,6 +60,10 @@ class Owner:
         """Describe the running process."""
         return cls(socket.gethostname(), os.getpid(), _process_start(os.getpid()) or 0.0)
 
+    def is_alive_here(self) -> bool:
+        """Whether the process runs on this host."""
+        return self.host == socket.gethostname() and self.may_be_alive()
+
     def may_be_alive(self) -> bool:
         """Whether the process runs, or can't be seen from here because it is on another host."""
         if self.host != socket.gethostname():

@@ -308,13 +308,20 @@ class Storage:
             return False
         return True
 
+    def delete_below(self, location: Location) -> None:
+        """Delete every object below the location; the object at it, if there is one, stays."""
+        self._delete(location, [entry.location.key for entry in self.objects(location)])
+
     def delete_all(self, location: Location) -> None:
         """Delete the object at the location, if there is one, and every object below it."""
+        keys = [entry.location.key for entry in self.objects(location)]
+        self._delete(location, [*keys, location.key] if location.key else keys)
+
+    def _delete(self, location: Location, keys: list[str]) -> None:
         import obstore
 
-        keys = [entry.location.key for entry in self.objects(location)]
-        if location.key:
-            keys.append(location.key)
+        if not keys:
+            return
         with _translated(location):
             obstore.delete(self._store(location.bucket), keys)
 

@@ -18,9 +18,9 @@ from localstack.imds import (
 )
 from localstack.minio import Credentials
 from toolkit.cloud.account import Identity
-from toolkit.cloud.bundle import Bundle, make_bundle, upload, upload_job
+from toolkit.cloud.bundle import Bundle, make_bundle, upload
 from toolkit.cloud.follow import follow
-from toolkit.cloud.job import JobDescription
+from toolkit.cloud.job import JOB, JobDescription
 from toolkit.cloud.policy import node_policy
 from toolkit.cloud.status import BOOT_STAGE, PromotionFolder
 from toolkit.cloud.user_data import NodeBoot, user_data
@@ -167,7 +167,7 @@ def boot(machine: Machine) -> NodeBoot:
 
 @pytest.mark.timeout(3000)  # packages for 2 GB are fetched and installed
 def test_user_data_runs_the_job_on_a_bare_machine(machine, boot, bundle, images):
-    upload_job(bundle, machine.promotion)
+    machine.promotion.write_job((bundle.folder / JOB).read_bytes())
     script = user_data(replace(boot, bundle=bundle.identity))
     lines: list[str] = []
     with machine.metadata() as metadata:

@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["aws_profile", "command", "register"]
 
-# EC2's names of the states in which an instance works, or is about to:
-# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-lifecycle.html
-_AT_WORK = frozenset({"pending", "running"})
-
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -178,12 +174,14 @@ def _ask(found: list[Found], region: str) -> None:
 
 def _told(found: Iterable[Found], region: str) -> list[str]:
     """Return what there is, by promotion."""
+    from toolkit.cloud.launch import AT_WORK
+
     by_promotion: dict[str, list[Found]] = {}
     for each in found:
         by_promotion.setdefault(each.promotion, []).append(each)
     lines = []
     for promotion, things in sorted(by_promotion.items()):
-        is_at_work = any(each.kind == "instance" and each.state in _AT_WORK for each in things)
+        is_at_work = any(each.kind == "instance" and each.state in AT_WORK for each in things)
         owners = ", ".join(sorted({each.owner for each in things if each.owner})) or "nobody known"
         state = " still at work" if is_at_work else ""
         lines.append(f"Promotion {promotion} of {owners}, in {region}:{state}")

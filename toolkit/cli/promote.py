@@ -105,14 +105,17 @@ def promote(
     from toolkit.cloud.status import find_promotion
     from toolkit.storage import Storage
 
-    _refuse_together(
-        {
-            "--rehearse": only_rehearse,
-            "--no-rehearse": no_rehearse,
-            "--follow": follow is not None,
-            "--resume": resume is not None,
-        }
-    )
+    comes_back = {"--follow": follow is not None, "--resume": resume is not None}
+    anew = {
+        "IMAGES": images is not None,
+        "--rehearse": only_rehearse,
+        "--no-rehearse": no_rehearse,
+        "--plan": only_plan,
+    }
+    _refuse_together({"--rehearse": only_rehearse, "--no-rehearse": no_rehearse})
+    _refuse_together({"--rehearse": only_rehearse, "--plan": only_plan})
+    for name, is_given in anew.items():
+        _refuse_together({name: is_given, **comes_back})
     given = {
         "spot": spot,
         "nodes": nodes,
@@ -229,9 +232,10 @@ class _Desk:
             _print_plan(plan)
         if not asks or self._yes:
             return asks
-        if not sys.stdin.isatty():
+        if self._as_json or not sys.stdin.isatty():
             raise RequestError(
-                "Nothing was started: nobody could be asked.", remedy="--yes starts it unasked."
+                "Nothing was started: nobody could be asked.",
+                remedy="--yes starts it unasked; --plan shows what it would cost.",
             )
         return typer.confirm("Start it?", err=True)
 

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from toolkit.cloud.job import JobDescription
-    from toolkit.cloud.status import PromotionFolder
     from toolkit.profiles import Profile
 
 __all__ = [
@@ -42,12 +41,10 @@ __all__ = [
     "Bundle",
     "BundleFile",
     "Manifest",
+    "find_manifest",
     "make_bundle",
     "open_bundle",
-    "read_manifest",
     "upload",
-    "upload_job",
-    "verify",
 ]
 
 BUNDLES = "toolkit/bundles"
@@ -325,30 +322,10 @@ def upload(
     return uploaded
 
 
-def upload_job(bundle: Bundle, promotion: PromotionFolder) -> Location:
-    """Write the job description beside the bundle into a promotion's folder; return where it is."""
-    location = promotion.file(JOB)
-    promotion.storage.write(location, (bundle.folder / JOB).read_bytes())
-    return location
+def find_manifest(identity: str, storage: Storage) -> Manifest:
+    """Read the manifest of a bundle out of the bucket, and look whether all of its files are there.
 
-
-def read_manifest(identity: str, storage: Storage) -> Manifest:
-    """Read the manifest of a bundle out of the bucket.
-
-    Raises
-    ------
-    JobError
-        It is missing or is not what its hash says.
-    """
-    here = storage.location(BUNDLES, identity, MANIFEST)
-    return Manifest.from_json(_verified(here, identity, storage))
-
-
-def verify(identity: str, storage: Storage) -> Manifest:
-    """Read a bundle out of the bucket, and compare all of it with the hashes.
-
-    This fetches every file; `upload` and the node's set-up do without: the one looks at names and
-    sizes, the other compares what it has fetched anyhow.
+    Their content the node compares with the hashes, when it has fetched it.
 
     Parameters
     ----------
@@ -360,12 +337,30 @@ def verify(identity: str, storage: Storage) -> Manifest:
     Raises
     ------
     JobError
-        Something is missing or is not what its hash says, the manifest included.
+        Something is missing, or the manifest is not what its hash says.
     """
-    manifest = read_manifest(identity, storage)
+    location = storage.location(BUNDLES, identity, MANIFEST)
+    try:
+        content = storage.read(location)
+    except ObjectNotFound as exc:
+        raise _not_whole(location) from exc
+    if (found := hashlib.sha256(content).hexdigest()) != identity:
+        raise JobError(
+            f"{location.uri} is damaged: its SHA-256 is {found}.",
+            remedy="Delete that object and promote again: the bundle is uploaded again.",
+        )
+    manifest = Manifest.from_json(content)
     for file in manifest.files:
-        _verified(file.location(storage), file.sha256, storage)
+        if not _is_there(file, storage):
+            raise _not_whole(file.location(storage))
     return manifest
+
+
+def _not_whole(location: Location) -> JobError:
+    return JobError(
+        f"The bundle is not whole in the bucket: {location.uri} is missing.",
+        remedy="Promote again: only what is missing is sent.",
+    )
 
 
 def _is_there(file: BundleFile, storage: Storage) -> bool:
@@ -373,19 +368,3 @@ def _is_there(file: BundleFile, storage: Storage) -> bool:
     folder = storage.location(BUNDLES, file.sha256)
     there = {entry.location: entry.size for entry in storage.files(folder)}
     return there.get(file.location(storage)) == file.size
-
-
-def _verified(location: Location, sha256: str, storage: Storage) -> bytes:
-    try:
-        content = storage.read(location)
-    except ObjectNotFound as exc:
-        raise JobError(
-            f"The bundle is not whole in the bucket: {location.uri} is missing.",
-            remedy="Upload it again: only what is missing is sent.",
-        ) from exc
-    if (found := hashlib.sha256(content).hexdigest()) != sha256:
-        raise JobError(
-            f"{location.uri} is damaged: its SHA-256 is {found}.",
-            remedy="Delete that object and upload the bundle again.",
-        )
-    return content

@@ -17,11 +17,23 @@ if TYPE_CHECKING:
     from toolkit.cloud.status import PromotionFolder, Status
     from toolkit.progress import Progress
 
-__all__ = ["BOOT_SECONDS", "SILENT_SECONDS", "NodeDiedError", "follow", "release_run"]
+__all__ = [
+    "BOOT_SECONDS",
+    "LOST_SECONDS",
+    "SILENT_SECONDS",
+    "NodeDiedError",
+    "follow",
+    "release_run",
+]
 
 SILENT_SECONDS = 45.0
-"""A node whose status has not changed for so long is dead: it writes one every 5 seconds, while it
-boots every 10, and a request of its may take some until S3 answers."""
+"""A node whose status has not changed for so long is told of: it writes one every 5 seconds, while
+it boots every 10, and a request of its may take some until S3 answers. It is dead, unless EC2 says
+that its instance runs."""
+
+LOST_SECONDS = 300.0
+"""A node that has been silent for so long is dead, even if its instance runs: no request of its to
+S3 takes so long, with all retries."""
 
 BOOT_SECONDS = 300.0
 """An instance that has said nothing so long after its launch will not: EC2 takes a minute to boot
@@ -42,7 +54,17 @@ _LINES_TOLD = 12
 
 
 class NodeDiedError(JobError):
-    """The node is dead: it says nothing any more, or its instance is gone."""
+    """The node is dead: it says nothing any more, or its instance is gone.
+
+    Attributes
+    ----------
+    reason
+        How that is known.
+    """
+
+    def __init__(self, message: str, *, remedy: str, reason: str) -> None:
+        super().__init__(message, remedy=remedy)
+        self.reason = reason
 
 
 def follow(  # noqa: PLR0913 - what is told to whom, and how patiently
@@ -52,6 +74,7 @@ def follow(  # noqa: PLR0913 - what is told to whom, and how patiently
     on_line: Callable[[str], None],
     instance_state: Callable[[], str | None] = lambda: None,
     silent_seconds: float = SILENT_SECONDS,
+    lost_seconds: float = LOST_SECONDS,
     boot_seconds: float = BOOT_SECONDS,
     poll_seconds: float = _POLL_SECONDS,
 ) -> Status:
@@ -73,7 +96,9 @@ def follow(  # noqa: PLR0913 - what is told to whom, and how patiently
     instance_state
         Returns EC2's name for the state of the node's instance; None if it is not known.
     silent_seconds
-        After how long a silence the node is dead.
+        After how long a silence the node is dead, or told of if its instance runs.
+    lost_seconds
+        After how long a silence it is dead although its instance runs.
     boot_seconds
         After how long the first word of the node has to be there.
     poll_seconds
@@ -93,7 +118,12 @@ def follow(  # noqa: PLR0913 - what is told to whom, and how patiently
     """
     stages = _Stages(progress)
     log = _LogReader(folder, on_line)
-    node = _Liveness(instance_state, silent_seconds=silent_seconds, boot_seconds=boot_seconds)
+    node = _Liveness(
+        instance_state,
+        silent_seconds=silent_seconds,
+        lost_seconds=lost_seconds,
+        boot_seconds=boot_seconds,
+    )
     unreadable_since: float | None = None
     while True:
         try:
@@ -115,6 +145,9 @@ def follow(  # noqa: PLR0913 - what is told to whom, and how patiently
                 stages.close()
                 log.finish()
                 raise _dead(folder, reason, log.last_lines)
+            if node.is_told_of:
+                told = "".join(f"\n  | {line}" for line in log.last_lines)
+                progress.say(f"The node says nothing, but its instance runs. It said last:{told}")
         time.sleep(poll_seconds)
 
 
@@ -243,15 +276,20 @@ class _Liveness:
         instance_state: Callable[[], str | None],
         *,
         silent_seconds: float,
+        lost_seconds: float,
         boot_seconds: float,
     ) -> None:
         self._instance_state = instance_state
         self._silent_seconds = silent_seconds
+        self._lost_seconds = lost_seconds
         self._boot_seconds = boot_seconds
         self._last: Status | None = None
         self._changed = time.monotonic()
         self._asked: float | None = None
         self._gone: tuple[str, float] | None = None
+        self._runs = False
+        self._is_silent = False
+        self.is_told_of = False  # the silence began a moment ago
 
     def why_dead(self, status: Status | None) -> str | None:
         """Say why there is nothing more to wait for, given what could just be read; else None."""
@@ -262,14 +300,18 @@ class _Liveness:
             self._asked = now
             with suppress(ToolkitError):  # of the node's state we learn from the bucket as well
                 state = self._instance_state()
+                self._runs = state == "running"
                 if state in _GONE and self._gone is None:
                     self._gone = state, now
         if self._gone is not None and now - self._gone[1] >= _LAST_WORDS_SECONDS:
             return f"its instance is {self._gone[0]}"
         silence = now - self._changed
-        if status is None and silence >= self._boot_seconds:
-            return f"it has not said a word within {silence:.0f} s"
-        if status is not None and silence >= self._silent_seconds:
+        if status is None:
+            is_dead = silence >= self._boot_seconds
+            return f"it has not said a word within {silence:.0f} s" if is_dead else None
+        was_silent, self._is_silent = self._is_silent, silence >= self._silent_seconds
+        self.is_told_of = self._is_silent and self._runs and not was_silent
+        if silence >= (self._lost_seconds if self._runs else self._silent_seconds):
             return f"it has been silent for {silence:.0f} s"
         return None
 
@@ -281,6 +323,7 @@ def _dead(folder: PromotionFolder, reason: str, lines: deque[str]) -> NodeDiedEr
         + (f" The last lines of its log:{told}" if told else " There is nothing in its log."),
         remedy="What is done stays in the bucket. Another node goes on from there: "
         f"`toolkit promote --resume {folder.promotion_id}`.",
+        reason=reason,
     )
 
 

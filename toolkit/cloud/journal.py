@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from itertools import islice
@@ -12,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from toolkit.cloud.bundle import PROMOTIONS
 from toolkit.cloud.status import PromotionFolder
-from toolkit.errors import JobError, RequestError
+from toolkit.errors import RequestError
 from toolkit.runs import Owner, now
 from toolkit.storage import ObjectNotFound
 
@@ -37,7 +38,7 @@ class PromotionRecord:
     promotion_id
         Sorts by time.
     owner
-        The process that sees to it.
+        The process that sees to it; None: nobody does at the time.
     fingerprint
         What must be equal for a call of `toolkit promote` to go on with it.
     bundle
@@ -57,7 +58,7 @@ class PromotionRecord:
     """
 
     promotion_id: str
-    owner: Owner
+    owner: Owner | None
     fingerprint: str
     bundle: str
     region: str
@@ -84,7 +85,7 @@ class PromotionRecord:
 
         Raises
         ------
-        JobError
+        RequestError
             It is no record of a promotion.
         """
         try:
@@ -92,7 +93,7 @@ class PromotionRecord:
         except ValidationError as exc:
             problem = exc.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, problem["loc"])) or "the whole"
-            raise JobError(
+            raise RequestError(
                 f"This is no record of a promotion: {where}: {problem['msg']}",
                 remedy="Use the version of the toolkit that began the promotion.",
             ) from exc
@@ -126,7 +127,15 @@ def load_record(folder: PromotionFolder) -> PromotionRecord:
 
 
 def unfinished(storage: Storage, fingerprint: str) -> PromotionRecord | None:
-    """Return the newest promotion of the same request that nobody sees to any more; else None."""
+    """Return the newest promotion of the same request that nobody sees to any more; else None.
+
+    Raises
+    ------
+    RequestError
+        Somebody on another machine has begun it, and may see to it.
+    JobError
+        The store can't be reached or refuses.
+    """
     ids = sorted(storage.folders(storage.location(PROMOTIONS)), reverse=True)
     for promotion_id in islice(ids, _CONSIDERED):
         try:
@@ -134,5 +143,20 @@ def unfinished(storage: Storage, fingerprint: str) -> PromotionRecord | None:
         except RequestError:
             continue  # another version's, or cut before its first word
         if record.fingerprint == fingerprint and record.ended_at is None:
-            return None if record.owner.may_be_alive() else record
+            return _free(record)
     return None
+
+
+def _free(record: PromotionRecord) -> PromotionRecord | None:
+    owner = record.owner
+    if owner is None or not owner.may_be_alive():
+        return record
+    if owner.host == socket.gethostname():
+        return None  # one of two at once
+    raise RequestError(
+        f"Promotion {record.promotion_id} of the same request was begun on {owner.host} at "
+        f"{record.began_at}, and has not ended.",
+        remedy=f"Go on with it here: `toolkit promote --follow {record.promotion_id}`. Or remove "
+        f"what it has in AWS with `toolkit sweep {record.promotion_id}`, and promote with other "
+        "images or options.",
+    )

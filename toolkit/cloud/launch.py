@@ -28,12 +28,26 @@ if TYPE_CHECKING:
     from toolkit.cloud.policy import ExistingProfile, Policy
     from toolkit.cloud.preflight import Zone
 
-__all__ = ["ROLE_POLICY", "LaunchRequest", "Launched", "instance_arguments", "launch", "node_state"]
+__all__ = [
+    "AT_WORK",
+    "ROLE_POLICY",
+    "LaunchRequest",
+    "Launched",
+    "instance_arguments",
+    "launch",
+    "node_state",
+]
 
 T = TypeVar("T")
 
 ROLE_POLICY = "promotion"
 """Name of the policy inside the node's role."""
+
+AT_WORK = frozenset({"pending", "running"})
+"""EC2's names of the states in which an instance works, or is about to.
+
+https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-lifecycle.html
+"""
 
 _SECRET_BYTES = 32
 # A new instance profile takes EC2 about ten seconds to know; AWS names no limit.
@@ -300,7 +314,7 @@ class _Launch:
         if not found:
             return None
         states = {instance["State"]["Name"] for instance in found}
-        if len(found) != self.request.nodes or not states <= {"pending", "running"}:
+        if len(found) != self.request.nodes or not states <= AT_WORK:
             listed = ", ".join(
                 f"{instance['InstanceId']} ({instance['State']['Name']})" for instance in found
             )

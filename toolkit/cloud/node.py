@@ -67,6 +67,8 @@ _SYSTEM_MIB = 1024
 # Beside the executor: Spark's master and worker, and the driver.
 _JVMS_OF_FIRST = 3
 _JVMS_OF_OTHERS = 2
+# The set-up, the images, the model: then the run has its record, or will within seconds.
+_STAGES_BEFORE_RUN = 3
 # An older one of this process there is not.
 _RUNS_CONSIDERED = 5
 
@@ -388,7 +390,7 @@ class _Reporter:
 
     def _report(self) -> None:
         status = self.status
-        if status.run_id is None and any(stage.total is not None for stage in status.stages):
+        if status.run_id is None and len(status.stages) >= _STAGES_BEFORE_RUN:
             status = self.change(run_id=self.find_run())
         self._folder.report(status)
 

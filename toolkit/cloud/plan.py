@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from toolkit.cloud.account import AwsAccount
     from toolkit.cloud.estimate import Range
     from toolkit.cloud.preflight import Facts
-    from toolkit.cloud.prices import Tariff
+    from toolkit.cloud.prices import Price, Tariff
     from toolkit.cloud.source import ImageSource
     from toolkit.models import PreparedModel
     from toolkit.profiles import AwsSettings
@@ -113,11 +113,17 @@ class Plan:
     @property
     def most_usd(self) -> float | None:
         """What the machines cost in US dollars if nothing but the timer ends them."""
-        hourly = self.chosen.spot if self.settings.spot else self.chosen.on_demand
-        if hourly is None:
+        prices = [self._hourly(name) for name in self.types]
+        known = [price.usd for price in prices if price is not None]
+        if len(known) < len(prices):
             return None
         address = self.tariff.public_ipv4.usd if self.tariff.public_ipv4 else 0.0
-        return self.chosen.nodes * (hourly.usd + address) * self.dead_man_minutes / 60
+        return self.chosen.nodes * (max(known) + address) * self.dead_man_minutes / 60
+
+    def _hourly(self, name: str) -> Price | None:
+        return (
+            self.tariff.lowest_spot(name) if self.settings.spot else self.tariff.on_demand.get(name)
+        )
 
     @property
     def transfer_usd(self) -> float | None:

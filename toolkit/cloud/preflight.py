@@ -20,7 +20,7 @@ from toolkit.cloud.account import (
     aws_errors,
 )
 from toolkit.cloud.estimate import instance_types
-from toolkit.cloud.launch import LaunchRequest, instance_arguments
+from toolkit.cloud.launch import AT_WORK, LaunchRequest, instance_arguments
 from toolkit.cloud.machine_image import ARCHITECTURE, find_machine_image
 from toolkit.cloud.network import find_subnets
 from toolkit.cloud.policy import ExistingProfile, Policy
@@ -533,9 +533,7 @@ def _running_vcpus(account: AwsAccount, *, spot: bool) -> int:
     """Count the vCPUs of standard types that run, either on spot or on demand."""
     with aws_errors(doing="see which instances run"):
         pages = account.client("ec2").get_paginator("describe_instances")
-        asked = pages.paginate(
-            Filters=[{"Name": "instance-state-name", "Values": ["pending", "running"]}]
-        )
+        asked = pages.paginate(Filters=[{"Name": "instance-state-name", "Values": sorted(AT_WORK)}])
         reservations = [each for page in asked for each in page["Reservations"]]
     types = [
         instance["InstanceType"]

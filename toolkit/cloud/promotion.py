@@ -12,16 +12,17 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from toolkit.cloud.account import AwsAccount
-from toolkit.cloud.bundle import make_bundle, read_manifest, upload
+from toolkit.cloud.account import AwsAccount, CredentialsError
+from toolkit.cloud.bundle import find_manifest, make_bundle, upload
 from toolkit.cloud.follow import NodeDiedError, follow, release_run
 from toolkit.cloud.job import JOB, JobDescription
 from toolkit.cloud.journal import PromotionRecord, load_record, save_record, unfinished
-from toolkit.cloud.launch import LaunchRequest, launch, node_state
+from toolkit.cloud.launch import AT_WORK, LaunchRequest, launch, node_state
 from toolkit.cloud.parity import HERE, keep_features, parity
 from toolkit.cloud.plan import make_plan, measured_rate
 from toolkit.cloud.policy import node_policy
@@ -31,11 +32,12 @@ from toolkit.cloud.source import find_images
 from toolkit.cloud.status import PromotionFolder
 from toolkit.cloud.sweep import sweep
 from toolkit.cloud.user_data import NodeBoot, user_data
-from toolkit.errors import RequestError, ToolkitError
+from toolkit.errors import JobError, RequestError
 from toolkit.extraction import Stages, find_weights
 from toolkit.folders import cache_folder, state_folder
 from toolkit.images.sample import ImageSample
 from toolkit.models import CALIBRATION_IMAGES, Calibration, prepare
+from toolkit.pipeline import check_output
 from toolkit.runs import Owner, RunFolder, new_run_id
 from toolkit.storage import Location, ObjectNotFound, Storage
 
@@ -205,8 +207,12 @@ def promote(  # noqa: PLR0913 - what, where, and how far
             job = _describe(request, profile, model, source)
             bundle = make_bundle(Path(scratch) / "bundle", job, profile=profile)
         fingerprint = _fingerprint(bundle, job, profile, source)
-        before = _interrupted(storage, fingerprint, desk) if last == "tear down" else None
-        if before and not before.needs_node():
+        before: _Promotion | None = None
+        if last == "tear down":
+            # No credentials, no bucket: the preflight tells all that is wrong at once.
+            with suppress(JobError, CredentialsError):
+                before = _interrupted(storage, fingerprint, desk)
+        if before and before.is_served():
             return before.see_through()
         sample, rehearsal = before.sample() if before else (), None
         if rehearsing and not sample:
@@ -218,6 +224,8 @@ def promote(  # noqa: PLR0913 - what, where, and how far
 
         job = replace(job, sample=sample)
         facts = _look(profile, desk, allow_cross_region=allow_cross_region)
+        _check_job(job, source)
+        before = before or _interrupted(storage, fingerprint, desk)
         account = AwsAccount(facts.region)
         plan = make_plan(
             account,
@@ -278,13 +286,17 @@ def resume(  # noqa: PLR0913 - what, where, and what is to be other than before
     folder = PromotionFolder(storage, promotion_id)
     before = load_record(folder)
     status = folder.status()
+    if before.ended_at is None and before.owner and before.owner.is_alive_here():
+        raise RequestError(
+            f"Promotion {promotion_id} is being seen to by process {before.owner.pid}.",
+            remedy="Wait for its end, or end that process first.",
+        )
     if status is not None and status.phase == "done":
         raise RequestError(
             f"The work of promotion {promotion_id} is done: there is nothing to resume.",
             remedy=f"See its run with `toolkit report {status.run_id} --profile {profile.name}`.",
         )
-    account = AwsAccount(before.region)
-    if node_state(account, promotion_id) in {"pending", "running"}:
+    if node_state(AwsAccount(before.region), promotion_id) in AT_WORK:
         raise RequestError(
             f"The node of promotion {promotion_id} is still there.",
             remedy=f"Follow it with `toolkit promote --follow {promotion_id}`, or stop it with "
@@ -296,6 +308,7 @@ def resume(  # noqa: PLR0913 - what, where, and what is to be other than before
     job = JobDescription.from_json(storage.read(folder.file(JOB)), root=Path())
     job = replace(job, nodes=aws.nodes)
     facts = _look(profile, desk, allow_cross_region=allow_cross_region)
+    account = AwsAccount(facts.region)
     plan = make_plan(
         account,
         promotion_id,
@@ -303,16 +316,18 @@ def resume(  # noqa: PLR0913 - what, where, and what is to be other than before
         settings=profile.aws,
         source=find_images(job.images, storage, limit=job.limit),
         model=job.model,
-        model_bytes=read_manifest(before.bundle, storage).size_of(job.model_folder),
+        model_bytes=find_manifest(before.bundle, storage).size_of(job.model_folder),
         bundle_bytes=0,
         rate=here.rate(job.model),
     )
     if not desk.planned(plan, asks=True):
         return None
     record = _record(plan, fingerprint=before.fingerprint, bundle=before.bundle)
+    if before.region != facts.region:
+        sweep(AwsAccount(before.region), promotion_id, say=desk.progress.say)
     promotion = _Promotion(account, folder, record, desk)
     promotion.save()
-    promotion.send_job(job)
+    folder.write_job(job.to_json().encode())
     return promotion.carry_out(_launch_request(plan, job, before.bundle))
 
 
@@ -392,90 +407,113 @@ class _Promotion:
                     record=rehearsal.record,
                     sample=rehearsal.sample,
                 )
-            self.send_job(job)
+            self.folder.write_job(job.to_json().encode())
         said = f"Bundle {bundle.identity[:12]}: {len(uploaded)} files uploaded"
         if mirrored:
             said += f"; images: {mirrored.uploaded} uploaded, {mirrored.unchanged} there already"
         progress.say(f"{said}.")
 
-    def send_job(self, job: JobDescription) -> None:
-        self.storage.write(self.folder.file(JOB), job.to_json().encode())
-
     # --- the node ---
+
+    def is_served(self) -> bool:
+        """Whether a node works on it, or has done its work."""
+        if node_state(self.account, self.id) in AT_WORK:
+            return True
+        status = self.folder.status()
+        return status is not None and status.phase == "done"
 
     def carry_out(self, request: LaunchRequest) -> Ending:
         """Start the node if there is none, and see it through."""
-        try:
-            if self.needs_node():
-                self.folder.begin_anew()
+        if not self.is_served():
+            self._clear_away()
+            try:
                 with _stage(self.desk, "Launch"):
                     launched = launch(self.account, request, say=self.desk.progress.say)
-                self.desk.progress.say(
-                    f"{', '.join(launched.instance_ids)}: {launched.instance_type} in "
-                    f"{launched.zone}" + (", there already." if launched.adopted else ".")
-                )
-        except BaseException as exc:
-            self._give_up(exc)
-            raise
+            except BaseException as exc:
+                self._give_up(exc)
+                raise
+            self.desk.progress.say(
+                f"{', '.join(launched.instance_ids)}: {launched.instance_type} in "
+                f"{launched.zone}" + (", there already." if launched.adopted else ".")
+            )
         return self.see_through()
 
     def see_through(self) -> Ending:
         """Follow the node to its end, bring back what it has made, and remove the rest."""
         if self.record.ended_at is None:
-            self.record = replace(self.record, owner=Owner.this_process())
-            self.save()
+            self._own(Owner.this_process())
         try:
-            status = follow(
-                self.folder,
-                progress=self.desk.progress,
-                on_line=self.desk.log_line,
-                instance_state=lambda: node_state(self.account, self.id),
-            )
+            status = self._followed()
         except KeyboardInterrupt as exc:
+            self._own(None)
             raise DetachedError(self.id) from exc
-        except NodeDiedError as exc:
-            self.desk.progress.say(exc.message)
-            if (done := self._done_after_all()) is None:
-                self.tear_down("dead", error=exc.message)
-                release_run(self.folder)
-                raise
-            status = done
-        files, run = self._collect(status)
-        compared = parity(self.folder)
-        removed = self.tear_down(status.phase, error=status.error)
+        try:
+            files, run = self._collect(status)
+            compared = parity(self.folder)
+        finally:
+            removed = self.tear_down(status.phase, error=status.error)
+        if status.phase != "done":
+            release_run(self.folder)
+            resumed = f"`toolkit promote --resume {self.id}` lets another node go on from there."
+            status = replace(status, remedy=status.remedy or resumed)
         return Ending(self.id, status, run, compared, tuple(removed), files)
 
     def tear_down(self, outcome: str, *, error: str | None = None) -> list[Found]:
         """Remove all that is left in AWS, prove it, and put down that the promotion is over."""
-        with _stage(self.desk, "Tear-down"):
-            removed = sweep(self.account, self.id, say=self.desk.progress.say)
+        try:
+            with _stage(self.desk, "Tear-down"):
+                removed = sweep(self.account, self.id, say=self.desk.progress.say)
+        except BaseException:
+            self.desk.progress.say(
+                f"Something may be left: remove it with `toolkit sweep {self.id}`."
+            )
+            raise
         if self.record.ended_at is None:
             self.record = self.record.ended(outcome, error=error)
             self.save()
         return removed
 
-    def needs_node(self) -> bool:
-        """Whether no node works on it, and none has ended its work."""
-        state = node_state(self.account, self.id)
-        if state in {"pending", "running"}:
-            return False
-        status = self.folder.status()
-        if status is not None and status.phase == "done":
-            return False
-        if status is not None or state is not None:  # there was a node, and may be others
-            sweep(self.account, self.id)
+    def _own(self, owner: Owner | None) -> None:
+        """Put down who sees to it."""
+        self.record = replace(self.record, owner=owner)
+        self.save()
+
+    def _followed(self) -> Status:
+        """Follow the node to its end; if it has died, nothing of it is left."""
+        try:
+            return follow(
+                self.folder,
+                progress=self.desk.progress,
+                on_line=self.desk.log_line,
+                instance_state=lambda: node_state(self.account, self.id),
+            )
+        except NodeDiedError as exc:
+            self.desk.progress.say(exc.message)
+            if (done := self._done_after_all()) is not None:
+                return done
+            self.tear_down("dead", error=exc.message)
             release_run(self.folder)
-        return True
+            raise
+
+    def _clear_away(self) -> None:
+        """Remove what a node has left that is gone, and let the next one go on from there."""
+        status = self.folder.status()
+        if status is not None or node_state(self.account, self.id) is not None:
+            self.desk.progress.say("The node that was there has ended: what it has left is removed")
+            sweep(self.account, self.id, say=self.desk.progress.say)
+            release_run(self.folder)
+        self.folder.begin_anew()
 
     def _done_after_all(self) -> Status | None:
         """Return the status of a node that died when its work was done, and only not said so."""
-        status = self.folder.status()
-        if status is None or status.run_id is None:
-            return None
-        if RunFolder(self.storage, status.run_id).load().status != "done":
-            return None
-        self.desk.progress.say(f"But its run {status.run_id} is done.")
-        return replace(status, phase="done")
+        with suppress(JobError):
+            status = self.folder.status()
+            if status is None or status.run_id is None:
+                return None
+            if RunFolder(self.storage, status.run_id).load().status == "done":
+                self.desk.progress.say(f"But its run {status.run_id} is done.")
+                return replace(status, phase="done")
+        return None
 
     def _give_up(self, exc: BaseException) -> None:
         """Remove what an unfinished launch has made."""
@@ -484,9 +522,6 @@ class _Promotion:
         try:
             self.tear_down("not started", error=said)
         except BaseException as left:
-            self.desk.progress.say(
-                f"Something may be left: remove it with `toolkit sweep {self.id}`."
-            )
             raise left from exc
 
     def _collect(self, status: Status) -> tuple[Path, RunRecord | None]:
@@ -580,10 +615,7 @@ def _rehearse(
 
 def _interrupted(storage: Storage, fingerprint: str, desk: Desk) -> _Promotion | None:
     """Return the promotion of the same request that somebody was interrupted in; else None."""
-    try:
-        record = unfinished(storage, fingerprint)
-    except ToolkitError:
-        return None  # no credentials, no bucket: the preflight tells all that is wrong
+    record = unfinished(storage, fingerprint)
     if record is None:
         return None
     desk.progress.say(
@@ -591,6 +623,26 @@ def _interrupted(storage: Storage, fingerprint: str, desk: Desk) -> _Promotion |
     )
     folder = PromotionFolder(storage, record.promotion_id)
     return _Promotion(AwsAccount(record.region), folder, record, desk)
+
+
+def _check_job(job: JobDescription, source: ImageSource) -> None:
+    """Refuse what the node would do otherwise than a run here, or refuse when it is too late.
+
+    Raises
+    ------
+    RequestError
+        The bucket has images beside the folder's, which the node would take as well; or the output
+        can't take the result.
+    """
+    if extra := source.extra():
+        raise RequestError(
+            f"{source.uri} holds {extra} images that are not in {source.folder}: the node would "
+            "take them as well.",
+            remedy="Delete them there, or give the folder another name; or promote what the bucket "
+            f"holds: `toolkit promote {source.uri}`.",
+        )
+    if job.output:
+        check_output(Location.parse(job.output), source.listing, source.storage)
 
 
 def _look(profile: Profile, desk: Desk, *, allow_cross_region: bool) -> Facts:
@@ -638,7 +690,7 @@ def _launch_request(plan: Plan, job: JobDescription, bundle: str) -> LaunchReque
         region=facts.region,
         bucket=facts.bucket,
         promotion=plan.promotion,
-        reads=[Location.parse(uri) for uri in (job.images, job.weights) if "://" in uri],
+        reads=[Location.parse(job.images)],
         output=Location.parse(job.output) if job.output else None,
         has_secret=settings.nodes > 1,
     )

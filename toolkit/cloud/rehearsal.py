@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 from toolkit.ahead import in_order
 from toolkit.cloud.account import Identity
 from toolkit.cloud.bundle import upload
-from toolkit.cloud.follow import follow
-from toolkit.cloud.job import JOB
+from toolkit.cloud.follow import NodeDiedError, follow
 from toolkit.cloud.policy import Policy, node_policy
 from toolkit.cloud.status import PromotionFolder
 from toolkit.cloud.user_data import NodeBoot, user_data
@@ -149,7 +148,7 @@ def rehearse(  # noqa: PLR0913 - what, on which images, where, and who is told
         sample = _copied(source, images, storage=storage, to=place / _IMAGES, progress=progress)
         upload(bundle, storage)
         here = _job_here(job, storage, images=place / _IMAGES, sample=len(sample), say=progress.say)
-        storage.write(folder.file(JOB), here.to_json().encode())
+        folder.write_job(here.to_json().encode())
         boot = NodeBoot(
             bucket=here.bucket,
             region=here.region,
@@ -290,6 +289,8 @@ def _followed(
         )
     except _EndedError as exc:
         raise _failed(f"the node's boot script ended with exit code {exc.code}", machine) from None
+    except NodeDiedError as exc:
+        raise _failed(exc.reason, machine) from exc
     # After its last status, the script still has the end of the log to ship.
     deadline = time.monotonic() + _ENDING_SECONDS
     while machine.exit_code() is None and time.monotonic() < deadline:

@@ -10,6 +10,7 @@ from toolkit.errors import RequestError
 from toolkit.images.listing import (
     ImageListing,
     Mirrored,
+    count_extra,
     list_folder,
     list_images,
     mirror_folder,
@@ -74,13 +75,23 @@ class ImageSource:
         """Return at most so many of the images, evenly spaced over the listing."""
         return self.listing.evenly_spaced(count)
 
+    def extra(self) -> int:
+        """Return how many images the bucket has below `uri` that are not in the folder.
+
+        Raises
+        ------
+        JobError
+            The store can't be reached or refuses.
+        """
+        if self.folder is None:
+            return 0
+        return count_extra(self.folder, self.storage, location=self.listing.location)
+
     def bring(self, *, on_progress: OnProgress | None = None) -> Mirrored | None:
         """Mirror the folder to the bucket, all of it; None where nothing has to be brought.
 
         A limit holds for the run, not for the folder: the node takes the limit itself, and evenly
-        spaced images are the same ones only of the same listing. For that, look at ``extra`` of
-        what is returned: images that the bucket has below `uri` and the folder does not, and that
-        the node will take as well.
+        spaced images are the same ones only of the same listing. For that, look at `extra` before.
 
         Parameters
         ----------

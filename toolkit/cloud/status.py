@@ -177,6 +177,10 @@ class PromotionFolder:
         stamped = replace(status, heartbeat=now())
         self.storage.write(self.file("status.json"), stamped.to_json().encode())
 
+    def write_job(self, job: bytes) -> None:
+        """Write what the node is to do."""
+        self.storage.write(self.file(JOB), job)
+
     def ask_to_stop(self) -> None:
         """Ask the node to end its work."""
         self.storage.write(self.file("stop"), f"{now()}\n".encode())

@@ -15,7 +15,7 @@ bundle=@bundle@   # SHA-256 of its manifest
 minutes=@minutes@ # after which the machine goes off, whatever runs
 
 # Before anything that can fail or hang.
-[[ -n ${TOOLKIT_REHEARSAL-} ]] || shutdown -h "+$minutes"
+[[ -n ${TOOLKIT_REHEARSAL-} ]] || shutdown -h "+$minutes" || shutdown -h now || poweroff -f
 
 export HOME=${HOME:-/root} # cloud-init sets none
 store=${AWS_ENDPOINT_URL_S3:-https://s3.$region.amazonaws.com}

@@ -31,6 +31,7 @@ __all__ = [
     "ImageListing",
     "ImageObject",
     "Mirrored",
+    "count_extra",
     "files_below",
     "list_folder",
     "list_images",
@@ -243,6 +244,23 @@ def mirror_folder(
     listing = _listing(location, mirrored(), tally)
     _require_images(listing, folder)
     return listing, Mirrored(tally.uploaded, len(listing) - tally.uploaded, tally.extra)
+
+
+def count_extra(folder: Path, storage: Storage, *, location: Location) -> int:
+    """Return how many images lie below a prefix that a folder has not: mirroring leaves them there.
+
+    Raises
+    ------
+    RequestError
+        The folder can't be read, or holds a name that can't be a key.
+    JobError
+        The store can't be reached or refuses.
+    """
+    tally = _Tally()
+    there = _images_below(storage, location, _Tally())
+    for _ in _side_by_side(_image_files(folder, location, _Tally()), there, tally):
+        pass
+    return tally.extra
 
 
 def files_below(folder: Path, *, depth: int | None = None) -> Iterator[str]:

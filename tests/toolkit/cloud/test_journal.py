@@ -9,7 +9,7 @@ import pytest
 
 from toolkit.cloud.journal import PromotionRecord, load_record, save_record, unfinished
 from toolkit.cloud.status import PromotionFolder
-from toolkit.errors import JobError, RequestError
+from toolkit.errors import RequestError
 from toolkit.runs import Owner, new_run_id
 
 DEAD = Owner(host=Owner.this_process().host, pid=1, started=-1.0)
@@ -52,7 +52,7 @@ def test_fields_of_a_newer_version_are_left_out():
 
 
 def test_what_is_no_record_is_refused():
-    with pytest.raises(JobError, match="no record of a promotion: owner"):
+    with pytest.raises(RequestError, match="no record of a promotion: owner"):
         PromotionRecord.from_json(json.dumps({"promotion_id": "1"}))
 
 
@@ -69,6 +69,28 @@ def test_promotion_that_nobody_sees_to_is_gone_on_with(storage, begin):
 def test_promotion_of_a_living_process_is_left_alone(storage, begin):
     record = begin(owner=Owner.this_process())
     assert unfinished(storage, record.fingerprint) is None
+
+
+def test_promotion_that_was_detached_from_is_gone_on_with(storage, begin):
+    record = begin(owner=None)
+    assert unfinished(storage, record.fingerprint) == record
+
+
+def test_promotion_of_another_machine_is_named_and_not_doubled(storage, begin):
+    record = begin(owner=Owner(host="elsewhere", pid=1, started=0.0))
+    with pytest.raises(RequestError, match="begun on elsewhere") as refused:
+        unfinished(storage, record.fingerprint)
+    assert f"promote --follow {record.promotion_id}" in refused.value.remedy
+
+
+def test_promotion_of_another_version_is_passed_over(storage, begin):
+    record = begin()
+    later = PromotionFolder(storage, "99991231-000000-00000")
+    storage.write(later.file("promotion.json"), b"{}")
+    try:
+        assert unfinished(storage, record.fingerprint) == record
+    finally:
+        storage.delete_all(later.location)
 
 
 def test_promotion_that_has_ended_is_not_gone_on_with(storage, begin):
