@@ -219,6 +219,23 @@ def test_no_printed_right_in_the_bucket_is_too_much(cloud, promoted, may, rights
     assert (cloud.ids, cloud.left()) == ([], [])
 
 
+def test_images_that_only_the_bucket_has_are_refused_and_not_taken_along(
+    cloud, promoted, sample_files
+):
+    where = cloud.storage.location("images", promoted.images.rpartition("/")[2], "Durian", "1.jpg")
+    cloud.storage.upload(sample_files[0], where)
+    with pytest.raises(RequestError, match="holds 1 images that are not in"):
+        promoted()
+    assert (cloud.ids, cloud.left()) == ([], [])
+
+
+def test_output_that_would_delete_other_things_is_refused_before_anything_is_sent(cloud, promoted):
+    cloud.storage.write(cloud.storage.location("results", "notes.txt"), b"mine")
+    with pytest.raises(RequestError, match=r"holds notes\.txt"):
+        promoted(output=cloud.storage.location("results").uri)
+    assert (cloud.ids, cloud.left()) == ([], [])
+
+
 # --- while it is started ---
 
 

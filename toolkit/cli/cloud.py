@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from toolkit.cli import output
 from toolkit.cli.options import CLOUD_PROFILE, JSON
-from toolkit.errors import JobError, RequestError
+from toolkit.errors import JobError, RequestError, ToolkitError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from toolkit.cloud.account import AwsAccount
     from toolkit.cloud.sweep import Found
     from toolkit.profiles import Profile
 
-__all__ = ["aws_profile", "command", "register"]
+__all__ = ["aws_profile", "command", "naming", "register"]
+
+_ABOUT_PROMOTION = re.compile(r"(?<=`)toolkit (promote --(follow|resume)|stop|sweep) [\w-]+(?=`)")
 
 
 def register(app: typer.Typer) -> None:
@@ -134,6 +138,20 @@ def aws_profile(
             "TOOLKIT_S3__BUCKET.",
         )
     return profile
+
+
+@contextmanager
+def naming(profile: str) -> Iterator[None]:
+    """Let the commands that an error names work as they stand: with the profile."""
+    try:
+        yield
+    except ToolkitError as exc:
+        if profile != "aws":
+            exc.message, exc.remedy = (
+                _ABOUT_PROMOTION.sub(rf"\g<0> -p {profile}", text)
+                for text in (exc.message, exc.remedy)
+            )
+        raise
 
 
 def command(words: str, promotion: str, profile: str) -> str:

@@ -164,6 +164,9 @@ def policy(
     images: Annotated[
         str | None, typer.Option(help="URI of images outside images/ of the profile's bucket.")
     ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="URI of weights outside models/ of the profile's bucket.")
+    ] = None,
     destination: Annotated[
         str | None, typer.Option("--output", help="URI for `toolkit promote --output`.")
     ] = None,
@@ -187,24 +190,22 @@ def policy(
     profile = aws_profile(name)
     identity = _identity(profile.aws_region, account)
     region, bucket = profile.aws_region, profile.s3.bucket
-    source, result = (Location.parse(uri) if uri else None for uri in (images, destination))
+    reads = [Location.parse(uri) for uri in (images, weights) if uri]
+    result = Location.parse(destination) if destination else None
     if node:
-        reads = [source] if source else []
-        has_secret = profile.aws.nodes > 1
         rights = node_policy(
             identity,
             region=region,
             bucket=bucket,
             reads=reads,
             output=result,
-            has_secret=has_secret,
         )
         _print_policy((rights,), part)
         output.say(_about_node_policy())
         return
     existing = _existing(identity, profile)
     rights = person_policy(
-        identity, region=region, bucket=bucket, images=source, output=result, existing=existing
+        identity, region=region, bucket=bucket, reads=reads, output=result, existing=existing
     )
     _print_policy(rights.split(), part)
     output.say(_about_person_policy(name, makes_roles=existing is None))

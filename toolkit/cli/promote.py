@@ -100,7 +100,7 @@ def promote(
     stop ID` ends it. Called again after an interruption, it goes on with the
     same promotion. In the end nothing is left in AWS but files in the bucket.
     """
-    from toolkit.cli.cloud import aws_profile
+    from toolkit.cli.cloud import aws_profile, naming
     from toolkit.cloud import promotion
     from toolkit.cloud.status import find_promotion
     from toolkit.storage import Storage
@@ -127,44 +127,46 @@ def promote(
     desk = _Desk(yes=yes, as_json=as_json, prints_rehearsal=only_rehearse)
     ending: Ending | None
     try:
-        if follow is not None:
-            folder = find_promotion(Storage(place.s3), follow)
-            ending = promotion.come_back(folder.promotion_id, place, desk=desk)
-        elif resume is not None:
-            folder = find_promotion(Storage(place.s3), resume)
-            ending = promotion.resume(
-                folder.promotion_id,
-                place,
-                here=_here(rehearsing=False, progress=desk.progress),
-                desk=desk,
-                changes=settings,
-                allow_cross_region=allow_cross_region,
-            )
-        else:
-            ending = promotion.promote(
-                run_request(
-                    images,
-                    model=model,
-                    weights=weights,
-                    components=components,
-                    engine=engine,
-                    precision=precision,
-                    input_size=input_size,
-                    limit=limit,
-                    output=destination,
-                ),
-                place,
-                here=_here(rehearsing=not no_rehearse, progress=desk.progress),
-                desk=desk,
-                rehearsing=not no_rehearse,
-                last="rehearse" if only_rehearse else "plan" if only_plan else "tear down",
-                allow_cross_region=allow_cross_region,
-            )
+        with naming(profile):
+            if follow is not None:
+                folder = find_promotion(Storage(place.s3), follow)
+                ending = promotion.come_back(folder.promotion_id, place, desk=desk)
+            elif resume is not None:
+                folder = find_promotion(Storage(place.s3), resume)
+                ending = promotion.resume(
+                    folder.promotion_id,
+                    place,
+                    here=_here(rehearsing=False, progress=desk.progress),
+                    desk=desk,
+                    changes=settings,
+                    allow_cross_region=allow_cross_region,
+                )
+            else:
+                ending = promotion.promote(
+                    run_request(
+                        images,
+                        model=model,
+                        weights=weights,
+                        components=components,
+                        engine=engine,
+                        precision=precision,
+                        input_size=input_size,
+                        limit=limit,
+                        output=destination,
+                    ),
+                    place,
+                    here=_here(rehearsing=not no_rehearse, progress=desk.progress),
+                    desk=desk,
+                    rehearsing=not no_rehearse,
+                    last="rehearse" if only_rehearse else "plan" if only_plan else "tear down",
+                    allow_cross_region=allow_cross_region,
+                )
     except promotion.DetachedError as exc:
         _tell_how_to_come_back(exc.promotion_id, profile)
         raise typer.Exit(_DETACHED) from exc
     if ending is not None:
-        _print_ending(ending, profile, as_json=as_json)
+        with naming(profile):
+            _print_ending(ending, profile, as_json=as_json)
 
 
 def _refuse_together(options: dict[str, bool]) -> None:

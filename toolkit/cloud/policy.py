@@ -172,7 +172,7 @@ def person_policy(  # noqa: PLR0913 - all that decides on what is needed
     *,
     region: str,
     bucket: str,
-    images: Location | None = None,
+    reads: Sequence[Location] = (),
     output: Location | None = None,
     existing: ExistingProfile | None = None,
 ) -> Policy:
@@ -190,8 +190,8 @@ def person_policy(  # noqa: PLR0913 - all that decides on what is needed
         Region of the instances.
     bucket
         The profile's bucket.
-    images
-        Images that lie elsewhere than below ``images/`` in that bucket.
+    reads
+        Images and weights that lie elsewhere than below ``images/`` and ``models/`` in that bucket.
     output
         Where ``--output`` leads; what lies there is read.
     existing
@@ -333,7 +333,7 @@ def person_policy(  # noqa: PLR0913 - all that decides on what is needed
             ),
             # Whoever may read a path may read all below it.
             Statement("SweepListsSecrets", ("ssm:GetParametersByPath",), (ssm(PARAMETER_PATH),)),
-            *_person_on_s3(partition, bucket=bucket, images=images, output=output),
+            *_person_on_s3(partition, bucket=bucket, reads=reads, output=output),
         )
     )
 
@@ -371,13 +371,14 @@ def _role_making(role: str, profile: str, becomes_ours: Condition) -> tuple[Stat
 
 
 def _person_on_s3(
-    partition: str, *, bucket: str, images: Location | None, output: Location | None
+    partition: str, *, bucket: str, reads: Sequence[Location], output: Location | None
 ) -> tuple[Statement, ...]:
     own = Location(bucket)
-    elsewhere = [location for location in (images, output) if location]
+    elsewhere = [*reads, *([output] if output else [])]
     kept = [own / name for name in (_TOOLKIT, RUNS, _MODELS, _IMAGES)]
-    # A run's record says "running" when its node has died: whoever promotes puts that right.
-    written = [own / name for name in (_TOOLKIT, _IMAGES, RUNS)]
+    written = [own / name for name in (_TOOLKIT, _IMAGES)]
+    # It says "running" when its node has died: whoever promotes puts that right.
+    records = f"{_bucket_arn(partition, bucket)}/{RUNS}/*/run.json"
     return (
         Statement("PreflightBucket", ("s3:GetBucketLocation",), (_bucket_arn(partition, bucket),)),
         # HeadBucket is s3:ListBucket, too, without a prefix.
@@ -389,11 +390,11 @@ def _person_on_s3(
         Statement(
             "UploadWrites",
             ("s3:AbortMultipartUpload", "s3:PutObject"),
-            _object_arns(partition, written),
+            (*_object_arns(partition, written), records),
         ),
         # The preflight's probe; the last words of a node that is gone, when another one goes on.
         Statement(
-            "ProbeAndResume", ("s3:DeleteObject",), _object_arns(partition, [own / _TOOLKIT])
+            "ProbeAndResume", ("s3:DeleteObject",), _object_arns(partition, [own / _PROMOTIONS])
         ),
     )
 
@@ -423,7 +424,7 @@ def node_policy(  # noqa: PLR0913 - all that decides on what is needed
     promotion
         The promotion's id; ``*`` for a policy that serves all.
     reads
-        Images and weights of the job that lie elsewhere than below ``images/`` and ``models/``.
+        Images of the job that lie elsewhere than below ``images/``.
     output
         Where ``--output`` leads; what lies there is replaced.
     has_secret

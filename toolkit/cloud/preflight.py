@@ -19,6 +19,7 @@ from toolkit.cloud.account import (
     ExpiredError,
     aws_errors,
 )
+from toolkit.cloud.bundle import PROMOTIONS
 from toolkit.cloud.estimate import instance_types
 from toolkit.cloud.launch import AT_WORK, LaunchRequest, instance_arguments
 from toolkit.cloud.machine_image import ARCHITECTURE, find_machine_image
@@ -47,7 +48,7 @@ COLUMNS = ("looked at", "", "found")
 
 # Always the same key: what a preflight that was killed has left, the next one removes.
 _FOLDER = "toolkit/"
-_PROBE = f"{_FOLDER}preflight-probe"
+_PROBE = f"{PROMOTIONS}/preflight-probe"
 _PROBE_CONTENT = b"Written by `toolkit promote` to see whether it may. Delete it if you find it.\n"
 
 _REGION_HEADER = "x-amz-bucket-region"
@@ -397,14 +398,20 @@ def _rights(account: AwsAccount, bucket: str, region: str) -> _Seen[None]:
     folder = f"s3://{bucket}/{_FOLDER}"
     with _kept(problems), _trying(f"list {folder}", needs=f"s3:ListBucket on {bucket}"):
         s3.list_objects_v2(Bucket=bucket, Prefix=_FOLDER, MaxKeys=1)
+    notes: list[str] = []
     with _kept(problems):
-        _probe(s3, bucket)
+        if key := _probe(s3, bucket):
+            notes.append(
+                f"The bucket encrypts with the KMS key {key}. If that is not AWS's own, the role "
+                "of the instances needs kms:Decrypt and kms:GenerateDataKey on it: see aws."
+                "instance_profile."
+            )
     found = "" if problems else f"to list, write, read and delete below {folder}"
-    return _Seen(None, found, tuple(problems))
+    return _Seen(None, found, tuple(problems), tuple(notes))
 
 
-def _probe(s3: Any, bucket: str) -> None:
-    """Write, read and delete an object.
+def _probe(s3: Any, bucket: str) -> str | None:
+    """Write, read and delete an object; return the KMS key that it was encrypted with, if any.
 
     Deleting comes first. S3 allows or denies it whether the object is there or not; and where it
     denies, nothing is written that would have to stay.
@@ -416,7 +423,7 @@ def _probe(s3: Any, bucket: str) -> None:
         s3.delete_object(**where)
     try:
         with _trying(f"write {uri}", needs=f"s3:PutObject on {below}"):
-            s3.put_object(**where, Body=_PROBE_CONTENT)
+            written = s3.put_object(**where, Body=_PROBE_CONTENT)
         # Another preflight may just have removed it: then it could have been read.
         gone = s3.exceptions.NoSuchKey
         with _trying(f"read {uri}", needs=f"s3:GetObject on {below}"), suppress(gone):
@@ -424,6 +431,8 @@ def _probe(s3: Any, bucket: str) -> None:
     finally:
         with _trying(f"delete {uri}", needs=f"s3:DeleteObject on {below}"):
             s3.delete_object(**where)
+    key: str | None = written.get("SSEKMSKeyId")
+    return key
 
 
 @contextmanager

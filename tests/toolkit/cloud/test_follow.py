@@ -247,6 +247,16 @@ def test_silent_node_is_dead_and_its_last_lines_are_shown(node, told, following)
     assert told.calls[-1][0] == "end"
 
 
+def test_silent_node_whose_instance_runs_is_told_of_and_dead_much_later(node, told, following):
+    node.is_at(phase="running")
+    node.says("the last line\n")
+    with pytest.raises(JobError, match="is dead: it has been silent for 3 s"):
+        following(silent_seconds=1, lost_seconds=3, instance_state=lambda: "running")
+    (said,) = [call for call in told.calls if call[0] == "say"]
+    assert said[1].startswith("The node says nothing, but its instance runs.")
+    assert said[1].endswith("\n  | the last line")
+
+
 def test_node_that_never_says_a_word_is_dead_after_the_time_to_boot(following):
     with pytest.raises(JobError, match=r"it has not said a word within 1 s.*nothing in its log"):
         following(boot_seconds=1)

@@ -151,12 +151,14 @@ def gate(storage: Storage, many: Location) -> Iterator[Gate]:
 
 
 def test_job_is_done_and_its_record_and_log_are_in_the_bucket(begin, few, surroundings, model):
-    node = begin(few, components=5)
+    output = Location(few.bucket, f"results/{new_run_id()}")
+    node = begin(few, components=5, output=output.uri)
     may = node_policy(
         Identity("123456789012", "arn:aws:iam::123456789012:user/ann"),
         region="us-east-1",
         bucket=few.bucket,
         promotion=node.folder.promotion_id,
+        output=output,
         has_secret=False,
     )
     role = surroundings.role(policy=json.loads(may.to_json()))

@@ -102,7 +102,7 @@ def node(**given) -> Policy:
 ALL = {
     "person": person(),
     "person with a profile": person(existing=EXISTING),
-    "person with images elsewhere": person(images=ELSEWHERE, output=Location("results", "a/b")),
+    "person with images elsewhere": person(reads=[ELSEWHERE], output=Location("results", "a/b")),
     "node": node(promotion=ID),
     "node of any promotion": node(),
     "node with images elsewhere": node(promotion=ID, reads=[ELSEWHERE], output=ELSEWHERE / "out"),
@@ -139,7 +139,7 @@ def test_longest_names_make_it_two_that_hold_the_same():
         IDENTITY,
         region="ap-southeast-2",
         bucket="b" * 63,
-        images=Location("i" * 63, "x" * 100),
+        reads=[Location("i" * 63, "x" * 100)],
         output=Location("o" * 63, "y" * 100),
     )
     parts = longest.split()
@@ -401,7 +401,7 @@ KEYS = (
     "toolkit/bundles/sha/wheel.whl",
     f"toolkit/promotions/{ID}/job.json",
     f"toolkit/promotions/{OTHER_ID}/job.json",
-    "toolkit/preflight-probe",
+    "toolkit/promotions/preflight-probe",
     "private/letter.txt",
 )
 NODE_MAY = {
@@ -413,7 +413,7 @@ NODE_MAY = {
 PERSON_MAY = {
     "read": {0, 1, 2, 3, 4, 5, 6, 7},
     "write": {0, 4, 5, 6, 7},
-    "delete": {7},
+    "delete": {5, 6, 7},
     "list": {0, 1, 2, 3, 4, 5, 6, 7},
 }
 

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow  # requests to moto, by the hundred
 
 ELSEWHERE = "eu-central-1"
 BUCKET = "orchard"
-PROBE = "toolkit/preflight-probe"
+PROBE = "toolkit/promotions/preflight-probe"
 TYPE = "c7i.2xlarge"
 TITLES = [
     "account",
