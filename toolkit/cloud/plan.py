@@ -40,9 +40,9 @@ __all__ = [
 COLUMNS = ("type", "vCPU", "GiB", "USD/h", "minutes", "USD", "")
 """Titles of the columns of `rows`."""
 
-SETUP_MINUTES = 4.0
-"""From a node's start until its job begins: docs/measurements.md has it for a bare machine of two
-cores; EC2 takes a minute more to boot Ubuntu."""
+SETUP_MINUTES = 3.0
+"""From a node's start until its job begins: 70 to 108 s on bare machines of two cores
+(docs/measurements.md), and a minute in which EC2 boots Ubuntu, which is an assumption."""
 
 # A node goes off after twice the longest time that is expected, and half an hour, whatever runs:
 # long enough that no estimate of ours ends a job, short enough that a lost laptop costs little.
