@@ -218,7 +218,9 @@ class _Desk:
             output.print_json(json.loads(run.to_json()))
         elif not self._as_json:
             rows = [("run", run.run_id), *_counts(run)]
-            output.print_table(("", ""), rows, title="Rehearsal: as an instance would, all is done")
+            output.print_table(("", ""), rows, title=f"Rehearsal: {run.status}")
+            if self._prints_rehearsal:
+                output.print_text(f"\nNext: {output.command_name()} promote --plan")
 
     def checked(self, report: Preflight) -> None:
         from toolkit.cloud import preflight
