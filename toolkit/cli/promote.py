@@ -241,7 +241,10 @@ class _Desk:
                 "Nothing was started: nobody could be asked.",
                 remedy="--yes starts it unasked; --plan shows what it would cost.",
             )
-        return typer.confirm("Start it?", err=True)
+        agreed = typer.confirm("Start it?", err=True)
+        if not agreed:
+            output.say("Nothing was started.")
+        return agreed
 
 
 def _print_plan(plan: Plan) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -42,7 +42,7 @@ from toolkit.runs import Owner, RunFolder, new_run_id
 from toolkit.storage import Location, ObjectNotFound, Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from toolkit.cloud.bundle import Bundle
@@ -346,13 +346,20 @@ def come_back(promotion_id: str, profile: Profile, *, desk: Desk) -> Ending:
     Raises
     ------
     RequestError
-        There is no such promotion.
+        There is no such promotion, or it has no node.
     JobError, DetachedError
         As for `promote`.
     """
     folder = PromotionFolder(Storage(profile.s3), promotion_id)
     record = load_record(folder)
-    return _Promotion(AwsAccount(record.region), folder, record, desk).see_through()
+    account = AwsAccount(record.region)
+    if folder.status() is None and node_state(account, promotion_id) is None:
+        raise RequestError(
+            f"Promotion {promotion_id} has no node, and none has said a word.",
+            remedy=f"Start one with `toolkit promote --resume {promotion_id}`, or remove what is "
+            f"there with `toolkit sweep {promotion_id}`.",
+        )
+    return _Promotion(account, folder, record, desk).see_through()
 
 
 @dataclass
@@ -425,28 +432,31 @@ class _Promotion:
     def carry_out(self, request: LaunchRequest) -> Ending:
         """Start the node if there is none, and see it through."""
         if not self.is_served():
-            self._clear_away()
             try:
+                self._clear_away()
                 with _stage(self.desk, "Launch"):
                     launched = launch(self.account, request, say=self.desk.progress.say)
             except BaseException as exc:
                 self._give_up(exc)
                 raise
-            self.desk.progress.say(
-                f"{', '.join(launched.instance_ids)}: {launched.instance_type} in "
-                f"{launched.zone}" + (", there already." if launched.adopted else ".")
-            )
+            with self._detaching():
+                self.desk.progress.say(
+                    f"{', '.join(launched.instance_ids)}: {launched.instance_type} in "
+                    f"{launched.zone}" + (", there already." if launched.adopted else ".")
+                )
         return self.see_through()
 
     def see_through(self) -> Ending:
         """Follow the node to its end, bring back what it has made, and remove the rest."""
-        if self.record.ended_at is None:
-            self._own(Owner.this_process())
         try:
-            status = self._followed()
-        except KeyboardInterrupt as exc:
-            self._own(None)
-            raise DetachedError(self.id) from exc
+            with self._detaching():
+                if self.record.ended_at is None:
+                    self._own(Owner.this_process())
+                status = self._followed()
+        except NodeDiedError as exc:
+            self.tear_down("dead", error=exc.message)
+            release_run(self.folder)
+            raise
         try:
             files, run = self._collect(status)
             compared = parity(self.folder)
@@ -473,13 +483,23 @@ class _Promotion:
             self.save()
         return removed
 
+    @contextmanager
+    def _detaching(self) -> Iterator[None]:
+        """Leave the node at work when somebody interrupts us."""
+        try:
+            yield
+        except KeyboardInterrupt as exc:
+            with suppress(JobError, KeyboardInterrupt):  # a process that is gone owns nothing
+                self._own(None)
+            raise DetachedError(self.id) from exc
+
     def _own(self, owner: Owner | None) -> None:
         """Put down who sees to it."""
         self.record = replace(self.record, owner=owner)
         self.save()
 
     def _followed(self) -> Status:
-        """Follow the node to its end; if it has died, nothing of it is left."""
+        """Follow the node to its last word, or to what it had no time to say."""
         try:
             return follow(
                 self.folder,
@@ -491,8 +511,6 @@ class _Promotion:
             self.desk.progress.say(exc.message)
             if (done := self._done_after_all()) is not None:
                 return done
-            self.tear_down("dead", error=exc.message)
-            release_run(self.folder)
             raise
 
     def _clear_away(self) -> None:
@@ -517,12 +535,14 @@ class _Promotion:
 
     def _give_up(self, exc: BaseException) -> None:
         """Remove what an unfinished launch has made."""
-        said = str(exc) or type(exc).__name__
+        is_interrupted = isinstance(exc, KeyboardInterrupt)
+        said = "Interrupted." if is_interrupted else str(exc) or type(exc).__name__
         self.desk.progress.say(f"{said}\nThe launch is not finished: what it has made is removed.")
         try:
             self.tear_down("not started", error=said)
         except BaseException as left:
             raise left from exc
+        self.desk.progress.say(f"Nothing of promotion {self.id} is left in AWS but files.")
 
     def _collect(self, status: Status) -> tuple[Path, RunRecord | None]:
         """Bring back the record and the report."""
