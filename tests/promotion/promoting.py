@@ -170,11 +170,14 @@ class Cloud:
 
         def watch() -> None:
             known: dict[str, Machine] = {}
+            starting: set[str] = set()
             with ExitStack() as exits:
                 while not ending.wait(0.2):
                     for each in self.instances("pending", "running"):
                         name = each["InstanceId"]
-                        if name not in known:
+                        if name not in starting:  # moto may not be ready with it
+                            starting.add(name)
+                        elif name not in known:
                             known[name] = exits.enter_context((boot or self.booted)(each))
                             machines.append(known[name])
                         elif known[name].exit_code() is not None:
@@ -218,8 +221,10 @@ class Cloud:
             folder = PromotionFolder(self.storage, tags[RUN_TAG])
 
             def work() -> None:
-                script(folder, node)
-                node.code = 0
+                try:
+                    script(folder, node)
+                finally:
+                    node.code = 0
 
             thread = threading.Thread(target=work, name=node.name)
             thread.start()
