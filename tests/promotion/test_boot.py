@@ -31,6 +31,7 @@ from toolkit.progress import Silent
 from toolkit.runs import RunRecord, new_run_id
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from toolkit.storage import Location, Storage
@@ -122,8 +123,10 @@ def _needs_bare_machines() -> None:
 
 
 @pytest.fixture
-def machine(storage: Storage, tmp_path: Path) -> Machine:
-    return Machine(storage, tmp_path, PromotionFolder(storage, new_run_id()))
+def machine(storage: Storage, tmp_path: Path) -> Iterator[Machine]:
+    promotion = PromotionFolder(storage, new_run_id())
+    yield Machine(storage, tmp_path, promotion)
+    storage.delete_all(promotion.location)
 
 
 @pytest.fixture(scope="module")

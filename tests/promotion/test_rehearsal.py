@@ -105,6 +105,12 @@ class Stages(Silent):
         self.said.append(text)
 
 
+@pytest.fixture(autouse=True)
+def _no_promotions_of_others(storage: Storage) -> None:
+    """Begin with a bucket that tells which promotions a rehearsal leaves."""
+    storage.delete_all(storage.location(PROMOTIONS))
+
+
 @pytest.fixture(scope="module")
 def aws() -> Profile:
     """Return a profile whose bucket nobody has."""

@@ -111,14 +111,15 @@ def few(storage: Storage, sample_files: list[Path], bad_files: dict[str, bytes])
     return where
 
 
-@pytest.fixture(scope="module")
-def many(storage: Storage, sample_files: list[Path]) -> Location:
-    """Return where the same two dozen images are, again and again."""
-    where = storage.location("images", "of-the-node", "many")
+@pytest.fixture
+def many(storage: Storage, sample_files: list[Path]) -> Iterator[Location]:
+    """Return where the same two dozen images are, again and again; a run of no other test."""
+    where = storage.location("images", "of-the-node", new_run_id())
     for number in range(MANY):
         file = sample_files[number % len(sample_files)]
         storage.upload(file, where / file.parent.name / f"{number}.jpg")
-    return where
+    yield where
+    storage.delete_all(where)
 
 
 @pytest.fixture
