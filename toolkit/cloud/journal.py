@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import socket
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter, ValidationError
-
 from toolkit.cloud.bundle import PROMOTIONS
+from toolkit.cloud.documents import from_document, to_document
 from toolkit.cloud.status import PromotionFolder
 from toolkit.errors import RequestError
 from toolkit.runs import Owner, now
@@ -77,7 +74,7 @@ class PromotionRecord:
 
     def to_json(self) -> str:
         """Write the record as one JSON document."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        return to_document(self)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> PromotionRecord:
@@ -88,20 +85,7 @@ class PromotionRecord:
         RequestError
             It is no record of a promotion.
         """
-        try:
-            return _reader().validate_json(text)
-        except ValidationError as exc:
-            problem = exc.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, problem["loc"])) or "the whole"
-            raise RequestError(
-                f"This is no record of a promotion: {where}: {problem['msg']}",
-                remedy="Use the version of the toolkit that began the promotion.",
-            ) from exc
-
-
-@cache
-def _reader() -> TypeAdapter[PromotionRecord]:
-    return TypeAdapter(PromotionRecord)
+        return from_document(cls, text, what="record of a promotion", error=RequestError)
 
 
 def save_record(folder: PromotionFolder, record: PromotionRecord) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import TypeAdapter, ValidationError
-
 from toolkit.cloud.bundle import PROMOTIONS
+from toolkit.cloud.documents import from_document, to_document
 from toolkit.cloud.job import JOB
 from toolkit.errors import JobError, RequestError
 from toolkit.runs import now
@@ -99,7 +96,7 @@ class Status:
 
     def to_json(self) -> str:
         """Write the status as one JSON document."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        return to_document(self)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Status:
@@ -110,20 +107,7 @@ class Status:
         JobError
             It is no status of a node.
         """
-        try:
-            return _reader().validate_json(text)
-        except ValidationError as exc:
-            problem = exc.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, problem["loc"])) or "the whole"
-            raise JobError(
-                f"This is no status of a node: {where}: {problem['msg']}",
-                remedy="Use the version of the toolkit that began the promotion.",
-            ) from exc
-
-
-@cache
-def _reader() -> TypeAdapter[Status]:
-    return TypeAdapter(Status)
+        return from_document(cls, text, what="status of a node", error=JobError)
 
 
 @dataclass(frozen=True)
