@@ -7,6 +7,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from toolkit.cloud.node_log import quoted
 from toolkit.errors import JobError, ToolkitError
 from toolkit.runs import RunFolder
 from toolkit.storage import ObjectNotFound
@@ -146,8 +147,8 @@ def follow(  # noqa: PLR0913 - what is told to whom, and how patiently
                 log.finish()
                 raise _dead(folder, reason, log.last_lines)
             if node.is_told_of:
-                told = "".join(f"\n  | {line}" for line in log.last_lines)
-                progress.say(f"The node says nothing, but its instance runs. It said last:{told}")
+                said = quoted(log.last_lines)
+                progress.say(f"The node says nothing, but its instance runs. It said last:{said}")
         time.sleep(poll_seconds)
 
 
@@ -317,7 +318,7 @@ class _Liveness:
 
 
 def _dead(folder: PromotionFolder, reason: str, lines: deque[str]) -> NodeDiedError:
-    told = "".join(f"\n  | {line}" for line in lines)
+    told = quoted(lines)
     return NodeDiedError(
         f"The node of promotion {folder.promotion_id} is dead: {reason}."
         + (f" The last lines of its log:{told}" if told else " There is nothing in its log."),

@@ -24,17 +24,22 @@ from typing import TYPE_CHECKING
 from toolkit.errors import ToolkitError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from toolkit.cloud.status import PromotionFolder
 
-__all__ = ["CHUNK_BYTES", "NodeLog"]
+__all__ = ["CHUNK_BYTES", "NodeLog", "quoted"]
 
 CHUNK_BYTES = 262_144
 """The most that one chunk holds: what a node keeps of its log in memory."""
 
 _EVERY_SECONDS = 2.0
+
+
+def quoted(lines: Iterable[str]) -> str:
+    """Return lines of a log as they stand in a message, each below what was said before."""
+    return "".join(f"\n  | {line}" for line in lines)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from toolkit.ahead import in_order
 from toolkit.cloud.account import Identity
 from toolkit.cloud.bundle import upload
 from toolkit.cloud.follow import NodeDiedError, follow
+from toolkit.cloud.node_log import quoted
 from toolkit.cloud.policy import Policy, node_policy
 from toolkit.cloud.status import PromotionFolder
 from toolkit.cloud.user_data import NodeBoot, user_data
@@ -323,7 +324,7 @@ def _failed(reason: str, machine: Machine, last: Status | None = None) -> JobErr
             lines = [line.rstrip("\n") for line in deque(log, maxlen=_LINES_TOLD)]
     except OSError:
         lines = []
-    told = "".join(f"\n  | {line}" for line in lines)
+    told = quoted(lines)
     remedy = last.remedy if last is not None and last.phase == "failed" else None
     return JobError(
         f"The rehearsal failed: {reason.rstrip('.')}."
