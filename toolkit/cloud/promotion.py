@@ -208,10 +208,12 @@ def promote(  # noqa: PLR0913 - what, where, and how far
             bundle = make_bundle(Path(scratch) / "bundle", job, profile=profile)
         fingerprint = _fingerprint(bundle, job, profile, source)
         before: _Promotion | None = None
+        has_looked = False
         if last == "tear down":
             # No credentials, no bucket: the preflight tells all that is wrong at once.
             with suppress(JobError, CredentialsError):
                 before = _interrupted(storage, fingerprint, desk)
+                has_looked = True
         if before and before.is_served():
             return before.see_through()
         sample, rehearsal = before.sample() if before else (), None
@@ -225,7 +227,8 @@ def promote(  # noqa: PLR0913 - what, where, and how far
         job = replace(job, sample=sample)
         facts = _look(profile, desk, allow_cross_region=allow_cross_region)
         _check_job(job, source)
-        before = before or _interrupted(storage, fingerprint, desk)
+        if not has_looked:
+            before = _interrupted(storage, fingerprint, desk)
         account = AwsAccount(facts.region)
         plan = make_plan(
             account,
