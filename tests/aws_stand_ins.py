@@ -148,6 +148,18 @@ def _loader(paths: str | None) -> Loader:
     return create_loader(paths)
 
 
+@pytest.fixture(scope="module")
+def models_read_once() -> Iterator[None]:
+    """Let all sessions share what they read of boto3's descriptions of AWS, megabytes each time."""
+    from botocore.loaders import create_loader
+
+    loader = create_loader()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
+        patch.setattr("botocore.session.create_loader", lambda _: loader)
+        yield
+
+
 @pytest.fixture
 def no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     """Take away all that boto3 might find on this machine, and the way out to AWS."""

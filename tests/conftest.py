@@ -194,6 +194,32 @@ def toolkit(
     return call
 
 
+@pytest.fixture
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., CompletedProcess]:
+    """Return a function that calls the command line: on a terminal if `typed` is text."""
+
+    def call(*arguments: str, typed: str | None = None) -> CompletedProcess:
+        with ExitStack() as exits:
+            if typed is None:
+                stdin = exits.enter_context(Path(os.devnull).open())
+            else:
+                keyboard, terminal = os.openpty()
+                exits.callback(os.close, keyboard)
+                stdin = exits.enter_context(os.fdopen(terminal))
+                os.write(keyboard, typed.encode())
+            patch = exits.enter_context(monkeypatch.context())
+            patch.setattr(sys, "argv", ["toolkit", *arguments])
+            patch.setattr(sys, "stdin", stdin)
+            with pytest.raises(SystemExit) as exited:
+                main()
+        told = capsys.readouterr()
+        return CompletedProcess(arguments, exited.value.code or 0, told.out, told.err)
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def processes_of() -> Callable[[StackSettings], list[psutil.Process]]:
     """Return the function that finds the living processes of a stack, whoever started them."""

@@ -47,6 +47,16 @@ if TYPE_CHECKING:
 CACHE = cache_folder()
 UV_CACHE = os.environ.get("UV_CACHE_DIR") or str(platformdirs.user_cache_path("uv"))
 BUCKET = "orchard"
+LAUNCH = (
+    "ec2:CreateSecurityGroup",
+    "iam:CreateRole",
+    "iam:PutRolePolicy",
+    "iam:CreateInstanceProfile",
+    "iam:AddRoleToInstanceProfile",
+    "ec2:RunInstances",
+)
+"""What makes something in a launch of one node, in order."""
+
 CONFIG = """\
 [profiles.aws.s3]
 endpoint = "aws"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from in_front import Asked, denial, in_front_of, refusal
 from patience import eventually
-from promoting import Scripted
+from promoting import LAUNCH, Scripted
 
 from localstack.imds import role_credentials
 from localstack.minio import Credentials
@@ -239,17 +239,7 @@ def test_output_that_would_delete_other_things_is_refused_before_anything_is_sen
 # --- while it is started ---
 
 
-@pytest.mark.parametrize(
-    "action",
-    [
-        "ec2:CreateSecurityGroup",
-        "iam:CreateRole",
-        "iam:PutRolePolicy",
-        "iam:CreateInstanceProfile",
-        "iam:AddRoleToInstanceProfile",
-        "ec2:RunInstances",
-    ],
-)
+@pytest.mark.parametrize("action", LAUNCH)
 def test_denied_step_is_named_and_what_came_before_is_removed(cloud, promoted, action):
     with cloud.front() as front:
         front.rule = lambda asked: denial(asked) if really(asked, action) else None

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from in_front import in_front_of
+from promoting import LAUNCH
 
 from toolkit.cloud.journal import load_record
 from toolkit.cloud.status import BOOT_STAGE, PromotionFolder, Stage, Status
@@ -38,14 +39,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 _WAIT = 200.0  # two cores, and others on them
 _DETACHED = 130
 _LAUNCHED = ": c7i.2xlarge in"
-_LAUNCH = (
-    "ec2:CreateSecurityGroup",
-    "iam:CreateRole",
-    "iam:PutRolePolicy",
-    "iam:CreateInstanceProfile",
-    "iam:AddRoleToInstanceProfile",
-    "ec2:RunInstances",
-)
 _ALL = "all"
 
 
@@ -226,7 +219,7 @@ def test_killed_before_each_reply_of_the_launch_it_goes_on_with_what_there_is(
     cloud, promote, works, front
 ):
     with working(cloud, works) as worker:
-        for action in _LAUNCH:
+        for action in LAUNCH:
             held = Held(front, action)
             call = promote(AWS_ENDPOINT_URL=front.url)
             held.wait()

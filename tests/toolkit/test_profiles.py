@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import TYPE_CHECKING
@@ -19,7 +20,6 @@ import pytest
 from botocore.session import Session
 from pydantic import SecretStr
 
-from toolkit.cli.main import main
 from toolkit.errors import RequestError
 from toolkit.profiles import (
     CredentialSource,
@@ -360,29 +360,9 @@ def test_broken_aws_configuration_is_told_instead_of_a_source(
 
 
 @pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., CompletedProcess]:
+def call(call: Callable[..., CompletedProcess]) -> Callable[..., CompletedProcess]:
     """Return a function that calls `toolkit profile`: on a terminal if `typed` is text."""
-
-    def call(*arguments: str, typed: str | None = None) -> CompletedProcess:
-        with ExitStack() as exits:
-            if typed is None:
-                stdin = exits.enter_context(Path(os.devnull).open())
-            else:
-                keyboard, terminal = os.openpty()
-                exits.callback(os.close, keyboard)
-                stdin = exits.enter_context(os.fdopen(terminal))
-                os.write(keyboard, typed.encode())
-            patch = exits.enter_context(monkeypatch.context())
-            patch.setattr(sys, "argv", ["toolkit", "profile", *arguments])
-            patch.setattr(sys, "stdin", stdin)
-            with pytest.raises(SystemExit) as exited:
-                main()
-        told = capsys.readouterr()
-        return CompletedProcess(arguments, exited.value.code or 0, told.out, told.err)
-
-    return call
+    return partial(call, "profile")
 
 
 def row(table: str, setting: str) -> list[str]:

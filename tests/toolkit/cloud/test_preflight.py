@@ -22,7 +22,10 @@ from toolkit.profiles import Profile
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = pytest.mark.slow  # requests to moto, by the hundred
+pytestmark = [
+    pytest.mark.slow,  # requests to moto, by the hundred
+    pytest.mark.usefixtures("models_read_once"),
+]
 
 ELSEWHERE = "eu-central-1"
 BUCKET = "orchard"
@@ -39,18 +42,6 @@ TITLES = [
     "instance profile",
     "right to start",
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def models_read_once() -> Iterator[None]:
-    """Let all sessions share what they read of boto3's descriptions of AWS, megabytes each time."""
-    from botocore.loaders import create_loader
-
-    loader = create_loader()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
-        patch.setattr("botocore.session.create_loader", lambda _: loader)
-        yield
 
 
 @pytest.fixture
