@@ -148,18 +148,6 @@ def _loader(paths: str | None) -> Loader:
     return create_loader(paths)
 
 
-@pytest.fixture(scope="module")
-def models_read_once() -> Iterator[None]:
-    """Let all sessions share what they read of boto3's descriptions of AWS, megabytes each time."""
-    from botocore.loaders import create_loader
-
-    loader = create_loader()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
-        patch.setattr("botocore.session.create_loader", lambda _: loader)
-        yield
-
-
 @pytest.fixture
 def no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     """Take away all that boto3 might find on this machine, and the way out to AWS."""
@@ -175,7 +163,7 @@ def no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatc
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name, raising=False)
     # Each session reads the descriptions of its services, EC2's in a second: once is enough.
-    monkeypatch.setattr("botocore.loaders.create_loader", _loader)
+    monkeypatch.setattr("botocore.session.create_loader", _loader)
     return monkeypatch
 
 
@@ -191,6 +179,7 @@ def aws_keys(no_aws: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 def moto(moto_url: str, aws_keys: pytest.MonkeyPatch) -> Iterator[Moto]:
     """Give an empty moto in which everything is allowed, and lead boto3 to it."""
     aws_keys.setenv("AWS_ENDPOINT_URL", moto_url)
+    aws_keys.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # which each reset would read anew
     server = Moto(moto_url, REGION, aws_keys)
     server.reset()
     yield server

@@ -368,6 +368,7 @@ def sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_node_takes_its_packages_from_the_lock_once_the_bundle_is_verified(bundle):
     failed = bundle.bootstrap("node")
     assert failed.returncode == 1
@@ -379,6 +380,7 @@ def test_node_takes_its_packages_from_the_lock_once_the_bundle_is_verified(bundl
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damaged", ["fruits_toolkit-0.1.0-py3-none-any.whl", "requirements.lock"])
 def test_node_installs_nothing_of_a_damaged_bundle(bundle, damaged):
     with (bundle.checkout / damaged).open("ab") as file:
@@ -392,6 +394,7 @@ def test_node_installs_nothing_of_a_damaged_bundle(bundle, damaged):
     assert "uv pip" not in report
 
 
+@pytest.mark.slow
 def test_node_hands_its_arguments_to_the_module_from_where_it_was_called(bundle):
     handed = bundle.bootstrap(
         "node",
@@ -416,6 +419,7 @@ def test_node_in_a_checkout_is_a_wrong_request(machine):
     assert not (machine.folder / "home").exists()
 
 
+@pytest.mark.slow
 def test_interrupt_ends_the_step_and_all_its_processes(machine):
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, never answers
         machine.env["UV_DEFAULT_INDEX"] = f"http://127.0.0.1:{silent.getsockname()[1]}/simple"

@@ -155,6 +155,7 @@ def test_parts_of_a_task_are_each_a_file_and_told_in_their_order(
             np.testing.assert_array_equal(vectors, engine.compute(np.stack(pixels)))
 
 
+@pytest.mark.slow
 def test_part_with_a_slow_image_comes_after_the_next_with_its_own_vectors(
     images, featurizer, monkeypatch
 ) -> None:
@@ -177,6 +178,7 @@ def two_parts(images: list[ImageObject]) -> list[Part]:
     return [Part(0, tuple(images[:4])), Part(1, tuple(images[4:12]))]
 
 
+@pytest.mark.slow
 def test_task_that_spark_repeats_keeps_the_parts_it_has_written(
     spark, images, featurizer, storage
 ) -> None:

@@ -65,6 +65,7 @@ def test_no_tasks_are_no_job(spark) -> None:
     assert list(run_tasks(spark, [], str)) == []
 
 
+@pytest.mark.slow
 def test_progress_grows_by_the_weight_of_what_is_done(spark) -> None:
     def nap(item: int) -> int:
         time.sleep(0.2)
@@ -99,6 +100,7 @@ def test_reader_that_stops_early_cancels_what_runs(spark, monkeypatch, tmp_path)
     assert not active_jobs(spark)
 
 
+@pytest.mark.slow
 def test_failing_task_reaches_the_reader_and_ends_the_rest(spark, monkeypatch) -> None:
     monkeypatch.setattr(jobs, "_LEAST_TASKS", 1)
 

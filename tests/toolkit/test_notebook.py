@@ -75,6 +75,7 @@ def environment(process: psutil.Process) -> dict[str, str]:
         return {}
 
 
+@pytest.mark.slow
 def test_the_session_of_somebody_else_is_left_alone(spark) -> None:
     with pytest.raises(RequestError, match="did not start"):
         start_spark()

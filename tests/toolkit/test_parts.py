@@ -12,7 +12,7 @@ def sized(count: int, size: int) -> list[ImageObject]:
     return [ImageObject(str(index), "label", size) for index in range(count)]
 
 
-@pytest.mark.parametrize("count", [1, 31, 32, 33, 1_000, 20_000, 100_000])
+@pytest.mark.parametrize("count", [1, 31, 32, 33, 1_000, 20_000])
 @pytest.mark.parametrize("multiply_adds", [1e6, 4e8, 4e9, 2e10])
 def test_parts_hold_every_image_once_in_order(count: int, multiply_adds: float) -> None:
     parts = list(plan_parts(sized(count, 1), count=count, multiply_adds=multiply_adds))
@@ -24,7 +24,7 @@ def test_parts_hold_every_image_once_in_order(count: int, multiply_adds: float) 
 
 def test_costly_networks_have_smaller_parts() -> None:
     sizes = [
-        len(next(plan_parts(sized(100_000, 1), count=100_000, multiply_adds=cost)).images)
+        len(next(plan_parts(sized(20_000, 1), count=20_000, multiply_adds=cost)).images)
         for cost in (2e8, 2e9, 4e9)
     ]
     assert sizes == [384, 192, 96]

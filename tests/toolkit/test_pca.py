@@ -99,6 +99,7 @@ def test_agrees_with_spark_ml(spark: SparkSession, shape: tuple[int, int]) -> No
     assert_allclose(model.transform(vectors), expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_large_common_offset_costs_no_digits(spark: SparkSession) -> None:
     vectors = vectors_of(300, 10, offset=1e3, spread=1e-2)
     reference = PCA(svd_solver="full").fit(vectors.astype(np.float64))
@@ -118,6 +119,7 @@ def test_partitions_of_different_places_are_merged_about_the_common_mean(
     assert_allclose(model.explained_variance, reference.explained_variance_, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_empty_partitions_and_single_rows_change_nothing(spark: SparkSession) -> None:
     vectors = vectors_of(40, 8)
     none = vectors[:0]
@@ -157,6 +159,7 @@ def test_tree_of_tasks_adds_up_to_the_same(
         pca._total_scatter(blocks(spark, bad))
 
 
+@pytest.mark.slow
 def test_second_run_gives_the_same_numbers(spark: SparkSession) -> None:
     features = blocks(spark, split(vectors_of(150, 20), 7))
     one, other = fit_pca(features), fit_pca(features)

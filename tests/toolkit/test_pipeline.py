@@ -136,6 +136,7 @@ def test_record_and_report_are_in_the_run_folder(record, storage) -> None:
     assert find_run(storage, record.run_id[:-2]).run_id == record.run_id
 
 
+@pytest.mark.slow
 def test_second_run_on_the_bucket_gives_the_same_numbers_elsewhere(record, launch, storage) -> None:
     target = storage.location("elsewhere", "result")
 
@@ -296,6 +297,7 @@ def test_ready_network_is_used_as_it_is_and_the_record_says_how(
     assert [folder.name for folder in (tmp_path / "node").iterdir()] == ["prepared"]
 
 
+@pytest.mark.slow
 def test_folder_without_one_readable_image_fails_and_says_why(
     launch, bad_files, tmp_path, storage
 ) -> None:

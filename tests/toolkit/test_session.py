@@ -92,6 +92,7 @@ def test_cause_is_what_python_raised_or_the_first_line(text: str, cause: str) ->
     assert _cause(text) == cause
 
 
+@pytest.mark.slow
 def test_what_spark_writes_is_committed_by_the_magic_committer(spark, storage) -> None:
     target = storage.location("test-session", "written")
     spark.range(3).write.mode("overwrite").parquet(target.uri)

@@ -15,11 +15,6 @@ if TYPE_CHECKING:
 BUCKET = "cli-fruits"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _read_once(models_read_once: None) -> None:
-    """All tests here ask boto3."""
-
-
 @pytest.fixture
 def bucket(no_aws: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """Name a bucket to the toolkit, which has no other setting, and return its name."""

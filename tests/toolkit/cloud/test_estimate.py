@@ -212,6 +212,7 @@ def test_hyperthreads_of_this_machine_count_once() -> None:
         assert cores == psutil.cpu_count(logical=False)
 
 
+@pytest.mark.slow
 def test_facts_of_types_are_ec2s(moto) -> None:
     wanted = ["c7i.2xlarge", "c7a.2xlarge", "c7g.xlarge", "t3.micro", "c9z.huge"]
     found = instance_types(moto.account(), wanted)

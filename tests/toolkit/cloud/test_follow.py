@@ -225,6 +225,7 @@ def test_spot_notice_is_told_once(node, told, following):
     assert told.calls.count(("say", f"{notice}.")) == 1
 
 
+@pytest.mark.slow
 def test_node_with_a_wrong_clock_is_alive_while_it_writes(node, following):
     with node.alive():
         ending = threading.Timer(3, lambda: node.is_at(phase="done"))
@@ -247,6 +248,7 @@ def test_silent_node_is_dead_and_its_last_lines_are_shown(node, told, following)
     assert told.calls[-1][0] == "end"
 
 
+@pytest.mark.slow
 def test_silent_node_whose_instance_runs_is_told_of_and_dead_much_later(node, told, following):
     node.is_at(phase="running")
     node.says("the last line\n")
@@ -274,7 +276,7 @@ def test_node_whose_instance_is_gone_is_dead_before_its_silence_is_long(
 
 def test_last_words_of_a_node_count_when_its_instance_shuts_down(node, following):
     node.is_at(phase="running")
-    ending = threading.Timer(1, lambda: node.is_at(phase="done"))
+    ending = threading.Timer(0.3, lambda: node.is_at(phase="done"))
     ending.start()
     assert following(instance_state=lambda: "shutting-down").phase == "done"
     ending.join()
@@ -286,7 +288,7 @@ def test_instance_that_runs_or_is_not_known_is_not_taken_for_gone(
 ):
     monkeypatch.setattr(follow_module, "_LAST_WORDS_SECONDS", 0)
     node.is_at(phase="running")
-    ending = threading.Timer(1, lambda: node.is_at(phase="done"))
+    ending = threading.Timer(0.3, lambda: node.is_at(phase="done"))
     ending.start()
     assert following(instance_state=lambda: state).phase == "done"
     ending.join()

@@ -40,6 +40,7 @@ def leaks(folder: Path, profile: Profile, **files: str | bytes) -> list[str]:
     return [str(leak) for leak in find_leaks(folder, profile=profile)]
 
 
+@pytest.mark.slow
 def test_bundle_of_this_checkout_has_no_leak_whatever_the_environment(made, ann, aws):
     assert find_leaks(made.folder, profile=aws) == []
     local = load_profile("local", options={"s3": {"endpoint": "http://127.0.0.1:9000"}})
@@ -124,6 +125,7 @@ def test_secret_is_found_in_a_file_that_is_no_text(tmp_path, ann, aws):
     assert found == ["model.bin: the value of AWS_SECRET_ACCESS_KEY"]
 
 
+@pytest.mark.slow
 def test_leak_in_the_wheel_stops_the_bundle_and_no_secret_is_shown(
     checkout, job, aws, ann, tmp_path
 ):

@@ -22,10 +22,7 @@ from toolkit.profiles import Profile
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = [
-    pytest.mark.slow,  # requests to moto, by the hundred
-    pytest.mark.usefixtures("models_read_once"),
-]
+pytestmark = pytest.mark.slow  # requests to moto, by the hundred
 
 ELSEWHERE = "eu-central-1"
 BUCKET = "orchard"

@@ -69,6 +69,7 @@ def test_images_of_a_folder_are_found_without_a_connection(folder, nowhere, monk
     assert len(source.sample(2)) == 2
 
 
+@pytest.mark.slow
 def test_images_of_a_folder_are_found_without_importing_any_client(folder):
     code = (
         "import json, sys\n"

@@ -223,7 +223,7 @@ def test_two_nodes_share_the_work_and_their_secret_stays_between_them(two_nodes,
         mains = MAINS if node is first else ("deploy.worker.Worker", "ExecutorBackend")
         for_its_python = {("deploy.SparkSubmit", "127.0.0.1")} if node is first else set()
         assert each.listening == {(main, node.address) for main in mains} | for_its_python
-        # Said before the executor's process begins; that it has ended, a worker may not live to say.
+        # Said before the executor begins; that it has ended, a worker may not live to say.
         assert "Asked to launch executor app-" in node.said()
     assert "the first node's is done" in second.said()
 
@@ -385,6 +385,7 @@ def test_master_json_that_is_none_is_refused(folder):
         Master.find(folder, reservation=RESERVATION)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["done", "failed", "stopped", "interrupted"])
 def test_second_node_ends_when_the_first_has_without_a_master(folder, node, phase):
     folder.report(Status(phase, NAMES[0]))
@@ -397,6 +398,7 @@ def test_node_that_no_metadata_service_tells_where_it_is_says_so(monkeypatch):
         Seat.here()
 
 
+@pytest.mark.slow
 def test_status_of_a_later_launch_is_no_sign_of_life_of_the_first_node(folder):
     first = _FirstNode(folder, silent_seconds=0.5)
     master = Master("127.0.0.2", 7077, NAMES[0], RESERVATION)
@@ -407,12 +409,14 @@ def test_status_of_a_later_launch_is_no_sign_of_life_of_the_first_node(folder):
     assert "has been silent for" in first.why_over(master)
 
 
+@pytest.mark.slow
 def test_second_node_ends_when_somebody_asks_for_it(folder, node):
     folder.report(Status("running", NAMES[0]))
     folder.ask_to_stop()
     assert node(1).work() == "somebody has asked for it in the bucket"
 
 
+@pytest.mark.slow
 def test_second_node_ends_when_the_first_is_silent(folder, node):
     folder.report(Status("booting", NAMES[0]))
     assert "has been silent for" in node(1).work(silent_seconds=1)

@@ -30,6 +30,7 @@ def test_a_network_is_as_near_to_itself_as_can_be(exact, draw_fruit):
     assert fidelity.images == 6
 
 
+@pytest.mark.slow
 def test_a_smaller_size_costs_something_and_centred_features_show_more_of_it(exact, draw_fruit):
     weights = resolve_weights(SPEC, "imagenet", cache=cache_folder())
     smaller = prepare(SPEC, weights, precision="f32", input_size=208, cache=cache_folder())
@@ -45,6 +46,7 @@ def test_a_smaller_size_costs_something_and_centred_features_show_more_of_it(exa
     assert 0.5 < fidelity.centred < fidelity.mean
 
 
+@pytest.mark.slow
 def test_each_setting_is_given_images_of_its_size(exact, draw_fruit):
     asked = []
 

@@ -57,7 +57,11 @@ def vectors(frame, name="features"):
 
 @pytest.mark.parametrize(
     ("hint", "resampling"),
-    [("SCALE_AREA_AVERAGING", "area"), ("SCALE_FAST", "nearest"), ("BILINEAR", "bilinear")],
+    [
+        ("SCALE_AREA_AVERAGING", "area"),
+        pytest.param("SCALE_FAST", "nearest", marks=pytest.mark.slow),
+        pytest.param("BILINEAR", "bilinear", marks=pytest.mark.slow),
+    ],
 )
 def test_files_have_the_features_of_the_engine(files, hint, resampling):
     featurizer = DeepImageFeaturizer(
@@ -74,6 +78,7 @@ def test_files_have_the_features_of_the_engine(files, hint, resampling):
     assert cosines(found, expected).min() > 0.9999
 
 
+@pytest.mark.slow
 def test_structs_have_the_features_of_the_files(files, structs):
     def features(frame, column):
         featurizer = DeepImageFeaturizer(

@@ -236,6 +236,7 @@ def test_functions_work_in_a_function_of_spark(spark: SparkSession, folder: Path
         assert row.again[1:] == row.image[1:]
 
 
+@pytest.mark.slow
 def test_files_become_rows(spark: SparkSession, folder: Path, place) -> None:
     path, beginning = place
     frame = imageIO.filesToDF(spark.sparkContext, path, 3)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from pyspark.sql.pandas.types import to_arrow_schema
 
 from toolkit.sparkdl.image import reading
@@ -47,6 +48,7 @@ def test_rows_leave_in_portions_that_grow_to_a_bound(tmp_path: Path) -> None:
     assert [row["data"][0] for row in rows] == list(range(100))
 
 
+@pytest.mark.slow
 def test_rows_of_no_bytes_leave_in_portions_too(tmp_path: Path) -> None:
     schema = pa.schema([("uri", pa.string())])
     reader = reading._Reader(None, lambda uri, _: (uri,), schema)

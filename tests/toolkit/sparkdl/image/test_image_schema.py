@@ -64,7 +64,7 @@ def prefix(storage: Storage) -> Location:
     return location
 
 
-@pytest.fixture(scope="module", params=["disk", "store"])
+@pytest.fixture(scope="module", params=[pytest.param("disk", marks=pytest.mark.slow), "store"])
 def root(request: pytest.FixtureRequest) -> str:
     """Return where the tree is: on the disk, and in the store."""
     if request.param == "disk":
@@ -121,6 +121,7 @@ def test_what_is_no_image_becomes_no_row(array: Any, error: type[Exception]) -> 
         ImageSchema.toImage(array)
 
 
+@pytest.mark.slow
 def test_what_is_no_row_becomes_no_array(spark: SparkSession) -> None:
     with pytest.raises(TypeError):
         ImageSchema.toNDArray("a text")
@@ -136,6 +137,7 @@ def test_folder_is_read_without_those_below_it(spark: SparkSession, root: str) -
     assert all(image.data == bytes([3, 2, 1, 3, 2, 1]) for image in images(frame))
 
 
+@pytest.mark.slow
 def test_folders_below_are_read_when_asked_for_but_hidden_ones(
     spark: SparkSession, root: str
 ) -> None:
@@ -208,6 +210,7 @@ def test_folder_without_files_gives_no_rows(
     assert images(ImageSchema.readImages(nested)) == []
 
 
+@pytest.mark.slow
 def test_empty_objects_that_stand_for_folders_are_no_images(
     spark: SparkSession, storage: Storage
 ) -> None:
@@ -246,6 +249,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_gray_colour_and_alpha_have_their_channels(spark: SparkSession, kinds: Path) -> None:
     found = {Path(image.origin).name: image for image in images(ImageSchema.readImages(str(kinds)))}
     rgb, gray, alpha = (np.load(kinds / f"_{name}.npy") for name in ("rgb", "gray", "alpha"))
@@ -338,6 +342,7 @@ def test_partitions_are_as_many_as_asked_for(spark: SparkSession, root: str) -> 
         assert len(images(frame)) == 5
 
 
+@pytest.mark.slow
 def test_files_are_listed_at_the_call_and_read_by_an_action(
     spark: SparkSession, tmp_path: Path
 ) -> None:
@@ -349,6 +354,7 @@ def test_files_are_listed_at_the_call_and_read_by_an_action(
     assert [image.mode for image in images(frame)] == [16, -1]
 
 
+@pytest.mark.slow
 def test_image_that_has_gone_since_it_was_listed_fails_nothing(
     spark: SparkSession, tmp_path: Path
 ) -> None:
