@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from toolkit.cloud.account import Identity
-    from toolkit.cloud.policy import ExistingProfile, Policy
+    from toolkit.cloud.instance_profile import ExistingProfile
+    from toolkit.cloud.policy import Policy
     from toolkit.profiles import CredentialSource, Profile, ProfileDraft
 
 __all__ = ["app"]
@@ -243,19 +244,16 @@ def _identity(region: str, account: str | None) -> Identity:
 
 def _existing(identity: Identity, profile: Profile) -> ExistingProfile | None:
     """Return the instance profile that the settings name, as AWS tells or as the console names."""
-    from toolkit.cloud.account import AwsAccount, AwsError, CredentialsError, aws_errors
-    from toolkit.cloud.policy import ExistingProfile
+    from toolkit.cloud.account import AwsAccount, AwsError
+    from toolkit.cloud.instance_profile import ExistingProfile, find_instance_profile
 
     name = profile.aws.instance_profile
     if name is None:
         return None
     try:
-        with aws_errors(doing=f"look up the instance profile {name}"):
-            iam = AwsAccount(profile.aws_region).client("iam")
-            found = iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]
-        return ExistingProfile(found["Arn"], found["Roles"][0]["Arn"])
-    except (AwsError, CredentialsError, IndexError) as exc:
-        why = getattr(exc, "message", f"The instance profile {name} has no role.")
+        return find_instance_profile(AwsAccount(profile.aws_region), name)
+    except (AwsError, RequestError) as exc:
+        why = exc.message
     partition = identity.arn.split(":")[1]
     owner = f"arn:{partition}:iam::{identity.account}"
     guess = ExistingProfile(f"{owner}:instance-profile/{name}", f"{owner}:role/{name}")

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from toolkit.cloud.account import AwsAccount
+    from toolkit.cloud.instance_profile import ExistingProfile
     from toolkit.cloud.machine_image import MachineImage
-    from toolkit.cloud.policy import ExistingProfile, Policy
+    from toolkit.cloud.policy import Policy
     from toolkit.cloud.preflight import Zone
 
 __all__ = [

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from toolkit.cloud.account import Identity
+    from toolkit.cloud.instance_profile import ExistingProfile
 
 __all__ = [
     "LONGEST_MANAGED",
     "NODE_TRUST",
     "Condition",
-    "ExistingProfile",
     "Policy",
     "Statement",
     "node_policy",
@@ -142,14 +142,6 @@ class Policy:
             else:
                 policies[-1] = longer
         return tuple(policies)
-
-
-@dataclass(frozen=True, slots=True)
-class ExistingProfile:
-    """An instance profile that somebody else has made: its ARN, and that of its role."""
-
-    arn: str
-    role_arn: str
 
 
 NODE_TRUST = json.dumps(

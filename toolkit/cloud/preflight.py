@@ -21,10 +21,11 @@ from toolkit.cloud.account import (
 )
 from toolkit.cloud.bundle import PROMOTIONS
 from toolkit.cloud.estimate import instance_types
+from toolkit.cloud.instance_profile import find_instance_profile
 from toolkit.cloud.launch import AT_WORK, LaunchRequest, instance_arguments
 from toolkit.cloud.machine_image import ARCHITECTURE, find_machine_image
 from toolkit.cloud.network import find_subnets
-from toolkit.cloud.policy import ExistingProfile, Policy
+from toolkit.cloud.policy import Policy
 from toolkit.cloud.prices import Prices
 from toolkit.errors import RequestError, ToolkitError
 from toolkit.runs import new_run_id
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from toolkit.cloud.account import Identity
     from toolkit.cloud.estimate import InstanceType
+    from toolkit.cloud.instance_profile import ExistingProfile
     from toolkit.cloud.machine_image import MachineImage
     from toolkit.cloud.network import Subnet
     from toolkit.cloud.prices import Price
@@ -648,28 +650,9 @@ def _instance_profile(account: AwsAccount, settings: AwsSettings) -> _Seen[Exist
             "make an instance profile, and names it in the setting aws.instance_profile."
         )
         return _Seen(None, "made for the promotion, and removed with it", notes=(note,))
-    another = (
-        "Name another in the setting aws.instance_profile (TOOLKIT_AWS__INSTANCE_PROFILE), or "
-        "leave it out: then one is made."
-    )
-    try:
-        with aws_errors(doing=f"look up the instance profile {name}"):
-            answer = account.client("iam").get_instance_profile(InstanceProfileName=name)
-    except AwsError as exc:
-        if exc.code != "NoSuchEntity":
-            raise
-        raise RequestError(f"There is no instance profile {name}.", remedy=another) from exc
-    found = answer["InstanceProfile"]
-    if not found["Roles"]:
-        raise RequestError(
-            f"The instance profile {name} has no role, and so its instances have no rights.",
-            remedy=f"Add one: `aws iam add-role-to-instance-profile --instance-profile-name {name} "
-            f"--role-name ROLE`. {another}",
-        )
-    (role,) = found["Roles"]  # IAM takes no second one
-    return _Seen(
-        ExistingProfile(found["Arn"], role["Arn"]), f"{name}, with the role {role['RoleName']}"
-    )
+    found = find_instance_profile(account, name)
+    role = found.role_arn.rpartition("/")[2]
+    return _Seen(found, f"{name}, with the role {role}")
 
 
 def _request(

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from toolkit.cloud.account import Identity
+from toolkit.cloud.instance_profile import ExistingProfile
 from toolkit.cloud.policy import (
     LONGEST_MANAGED,
     NODE_TRUST,
-    ExistingProfile,
     node_policy,
     person_policy,
 )

@@ -26,9 +26,9 @@ from promoted import (
 )
 
 from toolkit.cloud.account import AccessDeniedError, AwsError, CapacityError, QuotaError
+from toolkit.cloud.instance_profile import ExistingProfile
 from toolkit.cloud.launch import ROLE_POLICY, launch
 from toolkit.cloud.names import resource_name, spark_secret_name
-from toolkit.cloud.policy import ExistingProfile
 from toolkit.cloud.sweep import find, sweep
 from toolkit.errors import JobError
 

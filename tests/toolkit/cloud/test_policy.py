@@ -16,13 +16,13 @@ from promoted import BUCKET, ID, IDENTITY, OTHER_ID, order
 import toolkit.cloud
 from toolkit.cloud import bundle, policy, preflight, status
 from toolkit.cloud.account import AccessDeniedError
+from toolkit.cloud.instance_profile import ExistingProfile
 from toolkit.cloud.launch import launch
 from toolkit.cloud.machine_image import PARAMETER
 from toolkit.cloud.names import spark_secret_name
 from toolkit.cloud.policy import (
     LONGEST_MANAGED,
     NODE_TRUST,
-    ExistingProfile,
     Policy,
     Statement,
     node_policy,

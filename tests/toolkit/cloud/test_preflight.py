@@ -14,7 +14,7 @@ from aws_stand_ins import AMI, REGION
 from canonical import add_image, set_parameter
 from in_front import leading_through, refusal
 
-from toolkit.cloud.policy import ExistingProfile
+from toolkit.cloud.instance_profile import ExistingProfile
 from toolkit.cloud.preflight import COLUMNS, Zone, preflight, rows
 from toolkit.errors import RequestError
 from toolkit.profiles import Profile
