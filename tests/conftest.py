@@ -48,9 +48,11 @@ HOSTILE_AWS = {
 
 def pytest_configure() -> None:
     """Set up the process that runs the tests."""
-    # With moto, botocore and Keras in one process, a full collection looks through 700,000 objects:
-    # by Python's own threshold half a second, twice in three tests of AWS.
+    # With moto and botocore in the process, a full collection looks through 700,000 objects: half a
+    # second each time, a quarter of the tests of AWS by Python's own threshold.
     gc.set_threshold(50_000)
+    # Whoever ends the tests ends the servers that they have started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Let Ctrl-C reach what tests start: a shell's background jobs begin with it ignored.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
