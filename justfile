@@ -28,7 +28,7 @@ test-all *args:
 lint:
     "{{ bin }}/ruff" check
     "{{ bin }}/ruff" format --check
-    "{{ bin }}/shellcheck" localstack/*.sh toolkit/cloud/*.sh .ci/run
+    "{{ bin }}/shellcheck" localstack/*.sh toolkit/cloud/node/*.sh .ci/run
     "{{ bin }}/lint-imports"
 
 # put the code into its format

@@ -14,7 +14,7 @@ import pytest
 from botocore.loaders import create_loader
 from canonical import add_image, set_parameter
 
-from toolkit.cloud.account import AwsAccount
+from toolkit.cloud.aws.account import AwsAccount
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from toolkit.cloud.machine_image import CANONICAL, PARAMETER
+from toolkit.cloud.aws.machine_image import CANONICAL, PARAMETER
 
 NAME = "ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-amd64-server-20260901"
 NEWER = "ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-amd64-server-20261103"

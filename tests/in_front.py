@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 if TYPE_CHECKING:
     from aws_stand_ins import Moto
 
-    from toolkit.cloud.account import AwsAccount
+    from toolkit.cloud.aws.account import AwsAccount
 
 _NOT_PASSED_ON = {"connection", "content-length", "keep-alive", "transfer-encoding"}
 

@@ -22,9 +22,9 @@ from in_front import leading_through
 
 from localstack.instance import instance
 from localstack.minio import Credentials
-from toolkit.cloud.account import Identity
-from toolkit.cloud.names import RUN_TAG
-from toolkit.cloud.policy import node_policy
+from toolkit.cloud.aws.account import Identity
+from toolkit.cloud.aws.names import RUN_TAG
+from toolkit.cloud.aws.policy import node_policy
 from toolkit.cloud.status import PromotionFolder
 from toolkit.cloud.sweep import find
 from toolkit.folders import cache_folder
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from aws_stand_ins import Moto
     from in_front import InFront
 
-    from toolkit.cloud.account import AwsAccount
+    from toolkit.cloud.aws.account import AwsAccount
     from toolkit.storage import Storage
 
     Script = Callable[[PromotionFolder, "Scripted"], None]

@@ -17,13 +17,13 @@ from localstack.imds import (
     role_credentials,
 )
 from localstack.minio import Credentials
-from toolkit.cloud.account import Identity
+from toolkit.cloud.aws.account import Identity
+from toolkit.cloud.aws.policy import node_policy
 from toolkit.cloud.bundle import Bundle, make_bundle, upload
 from toolkit.cloud.follow import follow
 from toolkit.cloud.job import JOB, JobDescription
-from toolkit.cloud.policy import node_policy
+from toolkit.cloud.node.user_data import NodeBoot, user_data
 from toolkit.cloud.status import BOOT_STAGE, PromotionFolder
-from toolkit.cloud.user_data import NodeBoot, user_data
 from toolkit.folders import cache_folder
 from toolkit.models import DEFAULT_MODEL, model_spec, prepare, resolve_weights
 from toolkit.profiles import load_profile

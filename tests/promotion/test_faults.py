@@ -16,11 +16,11 @@ from promoting import LAUNCH, Scripted
 from localstack.imds import role_credentials
 from localstack.minio import Credentials
 from toolkit.cloud import follow, promotion, sweep
-from toolkit.cloud.account import AccessDeniedError, CapacityError, Identity
+from toolkit.cloud.aws.account import AccessDeniedError, CapacityError, Identity
+from toolkit.cloud.aws.policy import Policy, Statement, person_policy
 from toolkit.cloud.bundle import make_bundle
 from toolkit.cloud.follow import NodeDiedError
 from toolkit.cloud.journal import load_record
-from toolkit.cloud.policy import Policy, Statement, person_policy
 from toolkit.cloud.promotion import Here, come_back, promote, resume
 from toolkit.cloud.status import PromotionFolder, Status
 from toolkit.errors import JobError, RequestError

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from toolkit.cloud.policy import Policy
+    from toolkit.cloud.aws.policy import Policy
     from toolkit.cloud.rehearsal import Rehearsal
     from toolkit.cloud.source import ImageSource
     from toolkit.profiles import Profile

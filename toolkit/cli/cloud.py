@@ -16,7 +16,7 @@ from toolkit.errors import JobError, RequestError, ToolkitError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from toolkit.cloud.account import AwsAccount
+    from toolkit.cloud.aws.account import AwsAccount
     from toolkit.cloud.sweep import Found
     from toolkit.profiles import Profile
 
@@ -75,7 +75,7 @@ def sweep(
     """
     from dataclasses import asdict
 
-    from toolkit.cloud.account import AwsAccount
+    from toolkit.cloud.aws.account import AwsAccount
     from toolkit.cloud.sweep import find
 
     account = AwsAccount(aws_profile(profile, needs_bucket=False).aws_region)
@@ -209,7 +209,7 @@ def _told(found: Iterable[Found], region: str) -> list[str]:
 
 def _remove(account: AwsAccount, promotions: list[str]) -> tuple[list[Found], list[JobError]]:
     """Sweep each promotion; return what was removed, and why something is left."""
-    from toolkit.cloud.account import ExpiredError, UnreachableError
+    from toolkit.cloud.aws.account import ExpiredError, UnreachableError
     from toolkit.cloud.sweep import sweep as remove_all
 
     removed: list[Found] = []

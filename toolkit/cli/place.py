@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from localstack import StackSettings, StackState
-    from toolkit.cloud.policy import Policy
+    from toolkit.cloud.aws.policy import Policy
     from toolkit.cloud.rehearsal import Machine, StandIn
 
 __all__ = [

@@ -16,9 +16,9 @@ from toolkit.errors import RequestError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from toolkit.cloud.account import Identity
-    from toolkit.cloud.instance_profile import ExistingProfile
-    from toolkit.cloud.policy import Policy
+    from toolkit.cloud.aws.account import Identity
+    from toolkit.cloud.aws.instance_profile import ExistingProfile
+    from toolkit.cloud.aws.policy import Policy
     from toolkit.profiles import CredentialSource, Profile, ProfileDraft
 
 __all__ = ["app"]
@@ -185,7 +185,7 @@ def policy(
     for an administrator to use.
     """
     from toolkit.cli.cloud import aws_profile
-    from toolkit.cloud.policy import node_policy, person_policy
+    from toolkit.cloud.aws.policy import node_policy, person_policy
     from toolkit.storage import Location
 
     profile = aws_profile(name)
@@ -216,7 +216,7 @@ def _identity(region: str, account: str | None) -> Identity:
     """Return whose policy it is: of the account that is named, or of the credentials."""
     from botocore.session import Session
 
-    from toolkit.cloud.account import (
+    from toolkit.cloud.aws.account import (
         AwsAccount,
         CredentialsError,
         ExpiredError,
@@ -244,8 +244,8 @@ def _identity(region: str, account: str | None) -> Identity:
 
 def _existing(identity: Identity, profile: Profile) -> ExistingProfile | None:
     """Return the instance profile that the settings name, as AWS tells or as the console names."""
-    from toolkit.cloud.account import AwsAccount, AwsError
-    from toolkit.cloud.instance_profile import ExistingProfile, find_instance_profile
+    from toolkit.cloud.aws.account import AwsAccount, AwsError
+    from toolkit.cloud.aws.instance_profile import ExistingProfile, find_instance_profile
 
     name = profile.aws.instance_profile
     if name is None:
@@ -263,7 +263,7 @@ def _existing(identity: Identity, profile: Profile) -> ExistingProfile | None:
 
 def _print_policy(documents: Sequence[Policy], part: int | None) -> None:
     """Print the one document, or the one that is asked for."""
-    from toolkit.cloud.policy import LONGEST_MANAGED
+    from toolkit.cloud.aws.policy import LONGEST_MANAGED
 
     count = len(documents)
     if part is None and count > 1:
@@ -279,7 +279,7 @@ def _print_policy(documents: Sequence[Policy], part: int | None) -> None:
 
 def _about_person_policy(name: str, *, makes_roles: bool) -> str:
     """Say what to do with the policy, and how far it reaches."""
-    from toolkit.cloud.names import IAM_PATH
+    from toolkit.cloud.aws.names import IAM_PATH
 
     this = f"{output.command_name()} profile policy {name}"
     told = (
@@ -300,7 +300,7 @@ def _about_person_policy(name: str, *, makes_roles: bool) -> str:
 
 def _about_node_policy() -> str:
     """Say how an administrator makes an instance profile of the policy."""
-    from toolkit.cloud.policy import NODE_TRUST
+    from toolkit.cloud.aws.policy import NODE_TRUST
 
     name = "fruits-toolkit-node"
     return (

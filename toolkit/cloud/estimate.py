@@ -35,14 +35,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.cloud.account import aws_errors
-from toolkit.cloud.prices import HOURS_PER_MONTH
+from toolkit.cloud.aws.account import aws_errors
+from toolkit.cloud.aws.prices import HOURS_PER_MONTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from toolkit.cloud.account import AwsAccount
-    from toolkit.cloud.prices import Price, Tariff
+    from toolkit.cloud.aws.account import AwsAccount
+    from toolkit.cloud.aws.prices import Price, Tariff
     from toolkit.runs import RunRecord
 
 __all__ = [

@@ -7,7 +7,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from toolkit.cloud.node_log import quoted
+from toolkit.cloud.node.log import quoted
 from toolkit.errors import JobError, ToolkitError
 from toolkit.runs import RunFolder
 from toolkit.storage import ObjectNotFound

@@ -14,20 +14,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from toolkit.cloud.account import AwsError, CapacityError, aws_errors
-from toolkit.cloud.names import IAM_PATH, RUN_TAG, resource_name, spark_secret_name, tags
-from toolkit.cloud.patience import repeat
-from toolkit.cloud.policy import NODE_TRUST
+from toolkit.cloud.aws.account import AwsError, CapacityError, aws_errors
+from toolkit.cloud.aws.names import IAM_PATH, RUN_TAG, resource_name, spark_secret_name, tags
+from toolkit.cloud.aws.patience import repeat
+from toolkit.cloud.aws.policy import NODE_TRUST
 from toolkit.errors import JobError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from toolkit.cloud.account import AwsAccount
-    from toolkit.cloud.instance_profile import ExistingProfile
-    from toolkit.cloud.machine_image import MachineImage
-    from toolkit.cloud.policy import Policy
-    from toolkit.cloud.preflight import Zone
+    from toolkit.cloud.aws.account import AwsAccount
+    from toolkit.cloud.aws.instance_profile import ExistingProfile
+    from toolkit.cloud.aws.machine_image import MachineImage
+    from toolkit.cloud.aws.network import Zone
+    from toolkit.cloud.aws.policy import Policy
 
 __all__ = [
     "AT_WORK",
@@ -73,7 +73,7 @@ class LaunchRequest:
     promotion
         Its id.
     owner
-        Who promotes: `toolkit.cloud.account.Identity.user`.
+        Who promotes: `toolkit.cloud.aws.account.Identity.user`.
     image
         What the nodes boot.
     zones

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from toolkit.cloud.aws.names import resource_name, spark_secret_name
+from toolkit.cloud.aws.prices import COMPUTE_TYPES, Prices
 from toolkit.cloud.estimate import Estimate, MeasuredRate, Work, estimate, instance_types
-from toolkit.cloud.names import resource_name, spark_secret_name
-from toolkit.cloud.prices import COMPUTE_TYPES, Prices
 from toolkit.models import executed_precision
 from toolkit.runs import all_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from toolkit.cloud.account import AwsAccount
+    from toolkit.cloud.aws.account import AwsAccount
+    from toolkit.cloud.aws.prices import Price, Tariff
     from toolkit.cloud.estimate import Range
     from toolkit.cloud.preflight import Facts
-    from toolkit.cloud.prices import Price, Tariff
     from toolkit.cloud.source import ImageSource
     from toolkit.models import PreparedModel
     from toolkit.profiles import AwsSettings

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from toolkit.cloud.account import (
+from toolkit.cloud.aws.account import (
     AccessDeniedError,
     AwsAccount,
     AwsError,
@@ -19,29 +19,29 @@ from toolkit.cloud.account import (
     ExpiredError,
     aws_errors,
 )
+from toolkit.cloud.aws.instance_profile import find_instance_profile
+from toolkit.cloud.aws.machine_image import ARCHITECTURE, find_machine_image
+from toolkit.cloud.aws.network import Zone, find_subnets
+from toolkit.cloud.aws.policy import Policy
+from toolkit.cloud.aws.prices import Prices
 from toolkit.cloud.bundle import PROMOTIONS
 from toolkit.cloud.estimate import instance_types
-from toolkit.cloud.instance_profile import find_instance_profile
 from toolkit.cloud.launch import AT_WORK, LaunchRequest, instance_arguments
-from toolkit.cloud.machine_image import ARCHITECTURE, find_machine_image
-from toolkit.cloud.network import find_subnets
-from toolkit.cloud.policy import Policy
-from toolkit.cloud.prices import Prices
 from toolkit.errors import RequestError, ToolkitError
 from toolkit.runs import new_run_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from toolkit.cloud.account import Identity
+    from toolkit.cloud.aws.account import Identity
+    from toolkit.cloud.aws.instance_profile import ExistingProfile
+    from toolkit.cloud.aws.machine_image import MachineImage
+    from toolkit.cloud.aws.network import Subnet
+    from toolkit.cloud.aws.prices import Price
     from toolkit.cloud.estimate import InstanceType
-    from toolkit.cloud.instance_profile import ExistingProfile
-    from toolkit.cloud.machine_image import MachineImage
-    from toolkit.cloud.network import Subnet
-    from toolkit.cloud.prices import Price
     from toolkit.profiles import AwsSettings, Profile, S3Settings
 
-__all__ = ["COLUMNS", "Check", "Facts", "Preflight", "Problem", "Zone", "preflight", "rows"]
+__all__ = ["COLUMNS", "Check", "Facts", "Preflight", "Problem", "preflight", "rows"]
 
 T = TypeVar("T")
 
@@ -104,15 +104,6 @@ class Check:
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
     skipped: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Zone:
-    """An availability zone, and the subnet of a VPC in which instances can be started there."""
-
-    name: str
-    subnet: str
-    vpc: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,21 +17,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from toolkit.cloud.account import AwsAccount, CredentialsError
+from toolkit.cloud.aws.account import AwsAccount, CredentialsError
+from toolkit.cloud.aws.policy import node_policy
 from toolkit.cloud.bundle import find_manifest, make_bundle, upload
 from toolkit.cloud.follow import NodeDiedError, follow, release_run
 from toolkit.cloud.job import JOB, JobDescription
 from toolkit.cloud.journal import PromotionRecord, load_record, save_record, unfinished
 from toolkit.cloud.launch import AT_WORK, LaunchRequest, launch, node_state
+from toolkit.cloud.node.user_data import NodeBoot, user_data
 from toolkit.cloud.parity import HERE, keep_features, parity
 from toolkit.cloud.plan import make_plan, measured_rate
-from toolkit.cloud.policy import node_policy
 from toolkit.cloud.preflight import preflight
 from toolkit.cloud.rehearsal import rehearse
 from toolkit.cloud.source import find_images
 from toolkit.cloud.status import PromotionFolder
 from toolkit.cloud.sweep import sweep
-from toolkit.cloud.user_data import NodeBoot, user_data
 from toolkit.errors import JobError, RequestError
 from toolkit.extraction import Stages, find_weights
 from toolkit.folders import cache_folder, state_folder

@@ -21,13 +21,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from toolkit.ahead import in_order
-from toolkit.cloud.account import Identity
+from toolkit.cloud.aws.account import Identity
+from toolkit.cloud.aws.policy import Policy, node_policy
 from toolkit.cloud.bundle import upload
 from toolkit.cloud.follow import NodeDiedError, follow
-from toolkit.cloud.node_log import quoted
-from toolkit.cloud.policy import Policy, node_policy
+from toolkit.cloud.node.log import quoted
+from toolkit.cloud.node.user_data import NodeBoot, user_data
 from toolkit.cloud.status import PromotionFolder
-from toolkit.cloud.user_data import NodeBoot, user_data
 from toolkit.errors import JobError
 from toolkit.runs import Owner, RunRecord, new_run_id
 from toolkit.storage import ObjectNotFound

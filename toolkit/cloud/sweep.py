@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from toolkit.cloud.account import (
+from toolkit.cloud.aws.account import (
     AccessDeniedError,
     AwsError,
     ExpiredError,
@@ -15,8 +15,7 @@ from toolkit.cloud.account import (
     UnreachableError,
     aws_errors,
 )
-from toolkit.cloud.launch import ROLE_POLICY
-from toolkit.cloud.names import (
+from toolkit.cloud.aws.names import (
     IAM_PATH,
     OWNER_TAG,
     PARAMETER_PATH,
@@ -25,13 +24,14 @@ from toolkit.cloud.names import (
     resource_name,
     spark_secret_name,
 )
-from toolkit.cloud.patience import Patience
+from toolkit.cloud.aws.patience import Patience
+from toolkit.cloud.launch import ROLE_POLICY
 from toolkit.errors import JobError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from toolkit.cloud.account import AwsAccount
+    from toolkit.cloud.aws.account import AwsAccount
 
 __all__ = ["Found", "Kind", "find", "sweep"]
 

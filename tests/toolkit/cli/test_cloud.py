@@ -10,8 +10,8 @@ import pytest
 from in_front import denial, leading_through
 
 from toolkit.cli.cloud import aws_profile
+from toolkit.cloud.aws.policy import node_policy
 from toolkit.cloud.launch import LaunchRequest, launch
-from toolkit.cloud.policy import node_policy
 from toolkit.cloud.preflight import preflight
 from toolkit.cloud.status import PromotionFolder, Status
 from toolkit.cloud.sweep import find

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from toolkit.cloud.account import Identity
-from toolkit.cloud.instance_profile import ExistingProfile
-from toolkit.cloud.policy import (
+from toolkit.cloud.aws.account import Identity
+from toolkit.cloud.aws.instance_profile import ExistingProfile
+from toolkit.cloud.aws.policy import (
     LONGEST_MANAGED,
     NODE_TRUST,
     node_policy,

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from canonical import add_image
 
-from toolkit.cloud.account import AwsAccount, Identity
+from toolkit.cloud.aws.account import AwsAccount, Identity
+from toolkit.cloud.aws.machine_image import MachineImage, find_machine_image
+from toolkit.cloud.aws.names import RUN_TAG
+from toolkit.cloud.aws.network import Zone
+from toolkit.cloud.aws.policy import node_policy
 from toolkit.cloud.launch import LaunchRequest
-from toolkit.cloud.machine_image import MachineImage, find_machine_image
-from toolkit.cloud.names import RUN_TAG
-from toolkit.cloud.policy import node_policy
-from toolkit.cloud.preflight import Zone
 
 AMI = "ami-00000001"
 ID = "20261125-101500-123ab"

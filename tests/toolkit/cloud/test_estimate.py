@@ -8,6 +8,7 @@ from dataclasses import replace
 import psutil
 import pytest
 
+from toolkit.cloud.aws.prices import Price, Tariff
 from toolkit.cloud.estimate import (
     FIXED_SECONDS,
     InstanceType,
@@ -18,7 +19,6 @@ from toolkit.cloud.estimate import (
     memory_needed,
     physical_cores,
 )
-from toolkit.cloud.prices import Price, Tariff
 from toolkit.runs import Owner, RunRecord
 
 C7I = InstanceType("c7i.2xlarge", vcpus=8, cores=4, memory_mib=16384, architecture="x86_64")

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from localstack.process import free_ports
 from toolkit.cloud import follow as follow_module
 from toolkit.cloud.follow import follow
-from toolkit.cloud.node_log import NodeLog
+from toolkit.cloud.node.log import NodeLog
 from toolkit.cloud.status import BOOT_STAGE, PromotionFolder, Stage, Status
 from toolkit.errors import JobError
 from toolkit.profiles import S3Settings

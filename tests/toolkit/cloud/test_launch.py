@@ -25,10 +25,10 @@ from promoted import (
     zones,
 )
 
-from toolkit.cloud.account import AccessDeniedError, AwsError, CapacityError, QuotaError
-from toolkit.cloud.instance_profile import ExistingProfile
+from toolkit.cloud.aws.account import AccessDeniedError, AwsError, CapacityError, QuotaError
+from toolkit.cloud.aws.instance_profile import ExistingProfile
+from toolkit.cloud.aws.names import resource_name, spark_secret_name
 from toolkit.cloud.launch import ROLE_POLICY, launch
-from toolkit.cloud.names import resource_name, spark_secret_name
 from toolkit.cloud.sweep import find, sweep
 from toolkit.errors import JobError
 

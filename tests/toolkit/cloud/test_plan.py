@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 from promoted import IDENTITY, image, zones
 
+from toolkit.cloud.aws.prices import Price
 from toolkit.cloud.estimate import MeasuredRate, instance_types
 from toolkit.cloud.plan import COLUMNS, created, make_plan, measured_rate, notes, rows
 from toolkit.cloud.preflight import Facts
-from toolkit.cloud.prices import Price
 from toolkit.models import executed_precision
 from toolkit.profiles import load_profile
 

@@ -14,8 +14,9 @@ from aws_stand_ins import AMI, REGION
 from canonical import add_image, set_parameter
 from in_front import leading_through, refusal
 
-from toolkit.cloud.instance_profile import ExistingProfile
-from toolkit.cloud.preflight import COLUMNS, Zone, preflight, rows
+from toolkit.cloud.aws.instance_profile import ExistingProfile
+from toolkit.cloud.aws.network import Zone
+from toolkit.cloud.preflight import COLUMNS, preflight, rows
 from toolkit.errors import RequestError
 from toolkit.profiles import Profile
 

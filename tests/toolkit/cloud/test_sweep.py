@@ -11,9 +11,9 @@ from promoted import ID, NOTHING, ONE_OF_EACH, OTHER_ID, THREE_NODES, counts, li
 
 from benchmarks import toxiproxy
 from localstack import process
-from toolkit.cloud.account import AccessDeniedError, AwsAccount, ExpiredError, UnreachableError
+from toolkit.cloud.aws.account import AccessDeniedError, AwsAccount, ExpiredError, UnreachableError
+from toolkit.cloud.aws.names import IAM_PATH, resource_name, spark_secret_name, tags
 from toolkit.cloud.launch import ROLE_POLICY, launch
-from toolkit.cloud.names import IAM_PATH, resource_name, spark_secret_name, tags
 from toolkit.cloud.sweep import find, sweep
 from toolkit.errors import JobError
 from toolkit.folders import cache_folder

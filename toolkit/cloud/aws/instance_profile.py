@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from toolkit.cloud.account import AwsError, aws_errors
+from toolkit.cloud.aws.account import AwsError, aws_errors
 from toolkit.errors import RequestError
 
 if TYPE_CHECKING:
-    from toolkit.cloud.account import AwsAccount
+    from toolkit.cloud.aws.account import AwsAccount
 
 __all__ = ["ExistingProfile", "find_instance_profile"]
 

@@ -17,10 +17,10 @@ from gate import Gate, gate_before
 from node_fixtures import Surroundings, surroundings
 from patience import eventually
 
-from toolkit.cloud.account import Identity
+from toolkit.cloud.aws.account import Identity
+from toolkit.cloud.aws.policy import node_policy
 from toolkit.cloud.follow import follow, release_run
 from toolkit.cloud.job import JOB, JobDescription
-from toolkit.cloud.policy import node_policy
 from toolkit.cloud.status import BOOT_STAGE, PromotionFolder, Stage, Status
 from toolkit.errors import JobError
 from toolkit.profiles import load_profile

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from toolkit.cloud.account import AwsAccount, AwsError
-from toolkit.cloud.prices import COMPUTE_TYPES, Prices
+from toolkit.cloud.aws.account import AwsAccount, AwsError
+from toolkit.cloud.aws.prices import COMPUTE_TYPES, Prices
 
 REGION = "eu-west-1"
 AMZ_JSON = "application/x-amz-json-1.1"

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from toolkit.cloud.account import AwsError
+from toolkit.cloud.aws.account import AwsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 from importlib.resources import files
 
-from toolkit.cloud.node_log import CHUNK_BYTES
+from toolkit.cloud.node.log import CHUNK_BYTES
 from toolkit.cloud.status import BOOT_STAGE
 
 __all__ = ["LARGEST", "REHEARSAL", "NodeBoot", "user_data"]
@@ -69,7 +69,7 @@ def user_data(boot: NodeBoot) -> str:
         # Names and numbers need no quotes; what does is none.
         if shlex.quote(value) != value:
             raise ValueError(f"{value!r} is no {name}.")
-    script = files("toolkit.cloud").joinpath(_TEMPLATE).read_text(encoding="utf-8")
+    script = files("toolkit.cloud.node").joinpath(_TEMPLATE).read_text(encoding="utf-8")
     for name, value in (values | {"stage": BOOT_STAGE}).items():
         script = script.replace(f"@{name}@", value)
     if len(script.encode()) > LARGEST:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from toolkit.cloud.account import AccessDeniedError, aws_errors
+from toolkit.cloud.aws.account import AccessDeniedError, aws_errors
 from toolkit.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from toolkit.cloud.account import AwsAccount
+    from toolkit.cloud.aws.account import AwsAccount
 
-__all__ = ["Route", "Subnet", "find_subnets"]
+__all__ = ["Route", "Subnet", "Zone", "find_subnets"]
 
 Route = Literal["internet gateway", "NAT gateway", "other", "none", "unknown"]
 """Where traffic to the internet goes; ``other``: to a device of the network's owner."""
@@ -46,6 +46,15 @@ class Subnet:
 
     def __str__(self) -> str:
         return f"{self.id} in {self.zone}"
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """An availability zone, and the subnet of a VPC in which instances can be started there."""
+
+    name: str
+    subnet: str
+    vpc: str
 
 
 def find_subnets(account: AwsAccount, subnet: str | None = None) -> tuple[Subnet, ...]:

@@ -9,21 +9,22 @@ import signal
 import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import boto3
 import psutil
 import pytest
+from gate import Gate, gate_before
 from node_fixtures import Surroundings, surroundings
 from patience import eventually
 from test_node import Node, begin
 
-from toolkit.cloud.account import Identity
-from toolkit.cloud.names import spark_secret_name
-from toolkit.cloud.policy import node_policy
-from toolkit.cloud.spark_cluster import Master, Seat, SparkNode, _FirstNode
+from toolkit.cloud.aws.account import Identity
+from toolkit.cloud.aws.names import spark_secret_name
+from toolkit.cloud.aws.policy import node_policy
+from toolkit.cloud.node.spark_cluster import Master, Seat, SparkNode, _FirstNode
 from toolkit.cloud.status import PromotionFolder, Status
 from toolkit.errors import JobError
 from toolkit.runs import RunRecord, new_run_id
@@ -122,8 +123,10 @@ def _family(pid: int) -> list[psutil.Process]:
 
 def _works(pid: int) -> bool:
     """Whether an executor of the node has begun a task: it has started Python."""
-    with suppress(psutil.Error):
-        return any("pyspark.daemon" in process.cmdline() for process in _family(pid))
+    for process in _family(pid):
+        with suppress(psutil.Error):  # it has ended, or nobody asks how it has
+            if "pyspark.daemon" in process.cmdline():
+                return True
     return False
 
 
@@ -151,7 +154,7 @@ def two_nodes(
     parameters,
     tmp_path: Path,
 ) -> Callable[..., tuple[ClusterNode, ClusterNode]]:
-    def call(images: Location):
+    def call(images: Location, *, gate: Gate | None = None):
         first = begin(images, nodes=2, components=5)
         name = spark_secret_name(first.folder.promotion_id)
         parameters.put_parameter(Name=name, Type="SecureString", Value=SECRET)
@@ -159,7 +162,7 @@ def two_nodes(
         for index, folder in enumerate((tmp_path, tmp_path / "second")):
             folder.mkdir(exist_ok=True)
             place = Surroundings(folder, storage) if index else first.surroundings
-            node = ClusterNode(first.folder, first.bundle, place, index=index, ssm=moto_url)
+            node = ClusterNode(first.folder, first.bundle, place, gate, index=index, ssm=moto_url)
             node.options = ("--node", node.name, "--index", str(index))
             nodes.append(node)
         return tuple(nodes)
@@ -245,15 +248,14 @@ def test_two_nodes_share_the_work_and_their_secret_stays_between_them(two_nodes,
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_work_goes_on_when_the_second_node_dies(two_nodes, pictures, storage):
-    first, second = two_nodes(pictures)
-    with (
-        first.surroundings.metadata(values=first.imds),
-        second.surroundings.metadata(values=second.imds),
-        first.working() as one,
-        second.working() as two,
-    ):
+    with gate_before(storage, pictures, let_through=IMAGES // 2) as gate, ExitStack() as exits:
+        first, second = two_nodes(pictures, gate=gate)
+        exits.enter_context(first.surroundings.metadata(values=first.imds))
+        exits.enter_context(second.surroundings.metadata(values=second.imds))
+        one, two = (exits.enter_context(node.working()) for node in (first, second))
         eventually(lambda: _works(two.pid) or one.poll() is not None)
         os.killpg(two.pid, signal.SIGKILL)
+        gate.open()
         assert one.wait(timeout=240) == 0, first.said()
         assert two.wait(timeout=10) == -signal.SIGKILL
     assert "Lost executor" in first.said()

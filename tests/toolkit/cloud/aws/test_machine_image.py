@@ -6,8 +6,8 @@ import pytest
 from canonical import NEWER, add_image, set_parameter
 from in_front import leading_through, refusal
 
-from toolkit.cloud.account import AccessDeniedError, ExpiredError
-from toolkit.cloud.machine_image import MachineImage, find_machine_image
+from toolkit.cloud.aws.account import AccessDeniedError, ExpiredError
+from toolkit.cloud.aws.machine_image import MachineImage, find_machine_image
 from toolkit.errors import RequestError
 
 pytestmark = pytest.mark.slow  # requests to moto, by the hundred

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from toolkit.cloud.metadata import InstanceMetadata
+from toolkit.cloud.node.metadata import InstanceMetadata
 
 __all__ = ["SpotNotices"]
 

@@ -20,9 +20,9 @@ from patience import eventually
 from localstack.imds import INSTANCE_ID, RoleCredentials
 from toolkit.cloud.bundle import BUNDLES, MANIFEST, PROMOTIONS, BundleFile, Manifest
 from toolkit.cloud.job import NODE_FOLDER
-from toolkit.cloud.node_log import CHUNK_BYTES, NodeLog
+from toolkit.cloud.node.log import CHUNK_BYTES, NodeLog
+from toolkit.cloud.node.user_data import LARGEST, REHEARSAL, NodeBoot, user_data
 from toolkit.cloud.status import BOOT_STAGE, PromotionFolder, Stage, Status
-from toolkit.cloud.user_data import LARGEST, REHEARSAL, NodeBoot, user_data
 from toolkit.runs import new_run_id
 
 if TYPE_CHECKING:

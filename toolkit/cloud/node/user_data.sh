@@ -7,7 +7,7 @@
 # to the bucket, then the machine goes off, unless this is a rehearsal.
 set -euo pipefail
 
-# Filled in by toolkit/cloud/user_data.py.
+# Filled in by toolkit/cloud/node/user_data.py.
 bucket=@bucket@
 region=@region@
 promotion=@promotion@
@@ -26,7 +26,7 @@ home=$root/opt/fruits-toolkit
 folder=toolkit/promotions/$promotion # in the bucket
 
 # Everything that is said on this node, here, in bootstrap.sh and in Python, goes to this file. What
-# lies beside it is explained in toolkit/cloud/node_log.py, which reads and writes it as well.
+# lies beside it is explained in toolkit/cloud/node/log.py, which reads and writes it as well.
 log=$root/var/log/fruits-toolkit.log
 chunk_bytes=@chunk_bytes@
 # How often something is tried, with pauses of 1, 2, 4 ... seconds: two minutes, which an instance

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from toolkit.cloud.account import (
+from toolkit.cloud.aws.account import (
     AccessDeniedError,
     AwsAccount,
     AwsError,

@@ -14,13 +14,13 @@ from minio.credentials import StaticProvider
 from promoted import BUCKET, ID, IDENTITY, OTHER_ID, order
 
 import toolkit.cloud
-from toolkit.cloud import bundle, policy, preflight, status
-from toolkit.cloud.account import AccessDeniedError
-from toolkit.cloud.instance_profile import ExistingProfile
-from toolkit.cloud.launch import launch
-from toolkit.cloud.machine_image import PARAMETER
-from toolkit.cloud.names import spark_secret_name
-from toolkit.cloud.policy import (
+from toolkit.cloud import bundle, preflight, status
+from toolkit.cloud.aws import policy
+from toolkit.cloud.aws.account import AccessDeniedError
+from toolkit.cloud.aws.instance_profile import ExistingProfile
+from toolkit.cloud.aws.machine_image import PARAMETER
+from toolkit.cloud.aws.names import spark_secret_name
+from toolkit.cloud.aws.policy import (
     LONGEST_MANAGED,
     NODE_TRUST,
     Policy,
@@ -28,6 +28,7 @@ from toolkit.cloud.policy import (
     node_policy,
     person_policy,
 )
+from toolkit.cloud.launch import launch
 from toolkit.cloud.sweep import sweep
 from toolkit.errors import JobError
 from toolkit.profiles import S3Settings
@@ -210,7 +211,7 @@ def called() -> set[str]:
     from botocore.session import Session
 
     session = Session()
-    sources = [path.read_text() for path in Path(toolkit.cloud.__path__[0]).glob("*.py")]
+    sources = [path.read_text() for path in Path(toolkit.cloud.__path__[0]).rglob("*.py")]
     trees = [ast.walk(ast.parse(text)) for text in sources]
     words = {
         node.attr if isinstance(node, ast.Attribute) else node.value

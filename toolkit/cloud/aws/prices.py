@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from toolkit.cloud.account import AwsError, aws_errors
+from toolkit.cloud.aws.account import AwsError, aws_errors
 from toolkit.errors import JobError, RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from toolkit.cloud.account import AwsAccount
+    from toolkit.cloud.aws.account import AwsAccount
 
 __all__ = ["COMPUTE_TYPES", "HOURS_PER_MONTH", "Price", "Prices", "Tariff", "UnreadablePriceError"]
 

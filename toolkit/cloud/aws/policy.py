@@ -16,16 +16,16 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from toolkit.cloud.machine_image import PARAMETER
-from toolkit.cloud.names import IAM_PATH, PARAMETER_PATH, RUN_TAG, spark_secret_name
+from toolkit.cloud.aws.machine_image import PARAMETER
+from toolkit.cloud.aws.names import IAM_PATH, PARAMETER_PATH, RUN_TAG, spark_secret_name
 from toolkit.runs import RUNS
 from toolkit.storage import Location
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from toolkit.cloud.account import Identity
-    from toolkit.cloud.instance_profile import ExistingProfile
+    from toolkit.cloud.aws.account import Identity
+    from toolkit.cloud.aws.instance_profile import ExistingProfile
 
 __all__ = [
     "LONGEST_MANAGED",

@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from toolkit.cloud.bundle import PROMOTIONS
 from toolkit.cloud.job import JOB, NODE_FOLDER, JobDescription
-from toolkit.cloud.node_log import NodeLog
+from toolkit.cloud.node.log import NodeLog
+from toolkit.cloud.node.spark_cluster import WAIT_SECONDS, Seat, SparkNode
+from toolkit.cloud.node.spot import SpotNotices
 from toolkit.cloud.parity import THERE, keep_features
-from toolkit.cloud.spark_cluster import WAIT_SECONDS, Seat, SparkNode
-from toolkit.cloud.spot import SpotNotices
 from toolkit.cloud.status import BOOT_STAGE, Phase, PromotionFolder, Stage, Status
 from toolkit.errors import JobError, RequestError, ToolkitError
 from toolkit.folders import state_folder
@@ -574,7 +574,3 @@ def _repeating(
         ending = True
         wake.set()
         thread.join()
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.request import ProxyHandler, build_opener
 
-from toolkit.cloud.account import AwsAccount, aws_errors
-from toolkit.cloud.metadata import InstanceMetadata
-from toolkit.cloud.names import spark_secret_name
-from toolkit.cloud.patience import repeat
+from toolkit.cloud.aws.account import AwsAccount, aws_errors
+from toolkit.cloud.aws.names import spark_secret_name
+from toolkit.cloud.aws.patience import repeat
+from toolkit.cloud.node.metadata import InstanceMetadata
 from toolkit.errors import JobError
 from toolkit.folders import state_folder
 from toolkit.runs import now

@@ -1,0 +1,7 @@
+"""``python -m toolkit.cloud.node``, which the boot script calls when the bundle is installed."""
+
+import sys
+
+from toolkit.cloud.node.work import main
+
+sys.exit(main(sys.argv[1:]))
