@@ -324,6 +324,8 @@ def extract(  # noqa: PLR0913 - from where, with what, to where
         )
         with closing(tasks) as done:
             counts = _account(chain.from_iterable(done), quarantine=quarantine, stages=stages)
+        if before := counts.listed - stages.done_here:
+            stages.progress.say(f"{before} of {counts.listed} images were done before")
         _reconcile(counts, len(listing), quarantine)
         features.complete()
     return counts

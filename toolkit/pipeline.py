@@ -139,6 +139,12 @@ def run(  # noqa: PLR0913 - what, where, and what of it is there already
                 model, fidelity = prepare_network(request, found, listing=listing, storage=storage)
             featurizer = make_featurizer(model, storage)
         folder, record, continues = _open_run(request, profile, listing=listing, model=model)
+        if continues:
+            stages.progress.say(f"Run {record.run_id} goes on from where it ended")
+        if request.precision not in {"auto", record.precision}:
+            stages.progress.say(
+                f"This processor does not compute in {request.precision}: it is {record.precision}"
+            )
         record = replace(record, fidelity=asdict(fidelity) if fidelity else None)
         features = folder.dataset("features")
         result = Dataset(storage, output or folder.file("result"))

@@ -492,6 +492,12 @@ def _refusal(location: Location, exc: BaseException) -> JobError:
             f"The store does not tell of {location.uri}: {said}",
             remedy=f"If the credentials are temporary, they may have expired. {_SIGN_IN}",
         )
+    if code == "NoSuchBucket":
+        return JobError(
+            f"There is no bucket {location.bucket}.",
+            remedy="Name one that there is, or make it; the profile's own is in `toolkit profile "
+            "show`.",
+        )
     return JobError(
         f"{location.uri} can't be reached: {said}",
         remedy="Check that the store runs: `toolkit status`.",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +40,32 @@ def test_run_prints_its_record_as_json(toolkit_process, sample_files) -> None:
     assert record["model"] == "EfficientNetLite0"
     assert record["explained_variance"] >= 0.95
     assert "WARN" not in done.stderr
+
+
+@pytest.mark.slow
+def test_interrupted_run_says_what_it_keeps_and_is_continued(
+    toolkit_process, stack_environment, sample_files
+) -> None:
+    asked = ("run", str(sample_files[0].parents[1]), "--limit", "25")
+    with subprocess.Popen(
+        [sys.executable, "-m", "toolkit", *asked],
+        env=os.environ | stack_environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            while "Spark session" not in process.stderr.readline():  # then the run is recorded
+                assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            told = process.communicate(timeout=120)[1]
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert "Interrupted. What is done stays" in told
+    continued = toolkit_process(*asked, "--json")
+    assert continued.returncode == 0, continued.stderr
+    assert f"Run {json.loads(continued.stdout)['run_id']} goes on" in continued.stderr
 
 
 @pytest.mark.slow

@@ -84,6 +84,12 @@ def test_missing_object_is_told_from_an_unreachable_store(storage: Storage) -> N
         nobody.read(missing)
 
 
+def test_bucket_that_there_is_not_is_named(storage: Storage) -> None:
+    nowhere = Location("no-such-bucket-anywhere", "images")
+    with pytest.raises(JobError, match="There is no bucket no-such-bucket-anywhere"):
+        list(storage.objects(nowhere))
+
+
 def test_wrong_credentials_are_said_to_be_denied(storage: Storage) -> None:
     wrong = Storage(
         storage.settings.model_copy(update={"secret_access_key": SecretStr("wrong-secret")})

@@ -76,7 +76,14 @@ def run(
     )
     progress = make_progress()
     place = open_place(profile, say=progress.say)
-    record = run_pipeline(request, place.profile, log=place.spark_log, progress=progress)
+    try:
+        record = run_pipeline(request, place.profile, log=place.spark_log, progress=progress)
+    except KeyboardInterrupt:
+        output.say(
+            "\nInterrupted. What is done stays: the same command goes on from there, and --fresh "
+            "begins anew."
+        )
+        raise
     if as_json:
         output.print_json(json.loads(record.to_json()))
     else:
