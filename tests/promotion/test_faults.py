@@ -131,12 +131,15 @@ def really(asked: Asked, action: str) -> bool:
 # --- before anything is started ---
 
 
-def test_without_credentials_nothing_is_sent_anywhere(cloud, promoted, monkeypatch):
+def test_without_credentials_nothing_is_sent_anywhere(cloud, promoted, mine, request_, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     with pytest.raises(RequestError) as refused:
         promoted()
     assert "credentials" in str(refused.value)
+    # It does not come to a rehearsal, either, which this machine could not have.
+    with pytest.raises(RequestError, match="credentials"):
+        promote(request_, mine, here=HERE, desk=Desk())
     assert cloud.ids == []
 
 

@@ -202,6 +202,17 @@ class AwsAccount:
             answer = self.client("sts").get_caller_identity()
         return Identity(answer["Account"], answer["Arn"])
 
+    def has_credentials(self) -> bool:
+        """Look whether there are any, right or wrong; AWS is not asked.
+
+        Raises
+        ------
+        RequestError
+            The AWS configuration is wrong.
+        """
+        with aws_errors(doing="look for credentials"):
+            return self._session.get_credentials() is not None
+
     def _open(self, service: str, region: str, retries: str, attempts: int) -> Any:
         with aws_errors(doing=f"open a connection to {service} in {region}"):
             from botocore.config import Config
