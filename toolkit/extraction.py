@@ -168,7 +168,9 @@ def list_source(
         if mirrored.extra:
             progress.say(f"{mirrored.extra} images below {target.uri} are not in {path}: left out")
     if listing.skipped:
-        progress.say(f"{listing.skipped} files are no images by their names: skipped")
+        progress.say(
+            f"{listing.skipped} files are no images by their names, or links to nothing: skipped"
+        )
     return listing if limit is None else listing.evenly_spaced(limit)
 
 
@@ -324,10 +326,11 @@ def extract(  # noqa: PLR0913 - from where, with what, to where
         )
         with closing(tasks) as done:
             counts = _account(chain.from_iterable(done), quarantine=quarantine, stages=stages)
-        if before := counts.listed - stages.done_here:
-            stages.progress.say(f"{before} of {counts.listed} images were done before")
         _reconcile(counts, len(listing), quarantine)
         features.complete()
+        if attempted:
+            before = len(listing) - stages.done_here
+            stages.progress.say(f"{before} of {len(listing)} images were done before")
     return counts
 
 

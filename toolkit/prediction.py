@@ -130,6 +130,7 @@ def predict(
             classify = _by_training(training.file("model").uri, top=request.top)
         else:
             classify = _by_imagenet(request)
+        progress.say(f"Images to classify: {len(sources.files) + len(sources.objects)}")
         for images in sources.frames(work, storage):
             for row in classify(images).toLocalIterator(prefetchPartitions=True):
                 yield _prediction(row)

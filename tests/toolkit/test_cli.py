@@ -63,9 +63,13 @@ def test_interrupted_run_says_what_it_keeps_and_is_continued(
             process.kill()
     assert process.returncode == 130
     assert "Interrupted. What is done stays" in told
+    newest = json.loads(toolkit_process("runs", "--json").stdout)[0]
+    assert (newest["status"], newest["counts"]["listed"]) == ("failed", 25)
     continued = toolkit_process(*asked, "--json")
     assert continued.returncode == 0, continued.stderr
-    assert f"Run {json.loads(continued.stdout)['run_id']} goes on" in continued.stderr
+    assert json.loads(continued.stdout)["run_id"] == newest["run_id"]
+    assert f"Run {newest['run_id']} goes on from where it ended" in continued.stderr
+    assert " of 25 images were done before" in continued.stderr
 
 
 @pytest.mark.slow

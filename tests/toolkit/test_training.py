@@ -279,6 +279,7 @@ def test_the_commands_train_and_predict(toolkit_process, split_folder, sample_fi
     told = toolkit_process("predict", str(sample_files[0]), "--trained", record["training_id"])
     assert told.returncode == 0, told.stderr
     assert told.stdout.startswith(f"{sample_files[0]}: one ")
+    assert "Images to classify: 1" in told.stderr
     bad = toolkit_process("predict", str(Path(__file__)), "--json")
     assert bad.returncode == 1
     assert json.loads(bad.stdout)[0]["labels"] == []

@@ -80,8 +80,8 @@ def run(
         record = run_pipeline(request, place.profile, log=place.spark_log, progress=progress)
     except KeyboardInterrupt:
         output.say(
-            "\nInterrupted. What is done stays: the same command goes on from there, and --fresh "
-            "begins anew."
+            "\nInterrupted. What is done stays: the same request, without --fresh, goes on from "
+            "there."
         )
         raise
     if as_json:

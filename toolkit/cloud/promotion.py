@@ -219,7 +219,7 @@ def promote(  # noqa: PLR0913 - what, where, and how far
         sample, rehearsal = before.sample() if before else (), None
         if rehearsing and not sample:
             if last != "rehearse" and not AwsAccount(profile.aws_region).has_credentials():
-                # All that is wrong, before a rehearsal takes its minutes.
+                # It raises: all that is wrong, before a rehearsal takes its minutes.
                 _look(profile, desk, allow_cross_region=allow_cross_region)
             rehearsal = _rehearse(bundle, job, source, here=here, desk=desk)
             desk.rehearsed(rehearsal)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import IO, TYPE_CHECKING, NamedTuple, NoReturn
+from typing import IO, TYPE_CHECKING, Literal, NamedTuple, NoReturn
 
 import pyarrow as pa
 
@@ -82,7 +82,7 @@ class ImageListing:
     location
         Where they are.
     skipped
-        Number of objects (or files of the mirrored folder) that are no images.
+        Number of objects that are no images; of a mirrored folder: of files, and links to nothing.
     labels
         Number of different labels.
     bytes
@@ -263,7 +263,9 @@ def count_extra(folder: Path, storage: Storage, *, location: Location) -> int:
     return tally.extra
 
 
-def files_below(folder: Path, *, depth: int | None = None) -> Iterator[str]:
+def files_below(
+    folder: Path, *, depth: int | None = None, on_other: Callable[[str], object] = lambda _: None
+) -> Iterator[str]:
     """Yield the files below a folder, relative to it; follow links, but enter a folder once only.
 
     A folder takes its turn with the slash that its name ends in, as its keys do in the listing of
@@ -275,13 +277,15 @@ def files_below(folder: Path, *, depth: int | None = None) -> Iterator[str]:
         Where.
     depth
         How many folders deep, at least 1: the files of the folder itself. Default: all.
+    on_other
+        Is told of what is neither a file nor a folder, such as a link to nothing.
 
     Raises
     ------
     RequestError
         A folder can't be read.
     """
-    return _files_below(folder, "", set(), depth)
+    return _files_below(folder, "", set(), depth, on_other)
 
 
 @dataclass(slots=True)
@@ -399,9 +403,13 @@ class _Pair(NamedTuple):
 
 def _image_files(folder: Path, location: Location, tally: _Tally) -> Iterator[_LocalImage]:
     """Yield the images below a folder in the order of their keys."""
-    for key in files_below(folder):
+
+    def skip(_: str) -> None:
+        tally.skipped += 1
+
+    for key in files_below(folder, on_other=skip):
         if not _is_image(key):
-            tally.skipped += 1
+            skip(key)
             continue
         try:
             key.encode("utf-8")
@@ -413,31 +421,38 @@ def _image_files(folder: Path, location: Location, tally: _Tally) -> Iterator[_L
         yield _LocalImage(folder / key, location / key)
 
 
-def _files_below(folder: Path, prefix: str, entered: set[str], depth: int | None) -> Iterator[str]:
+def _files_below(
+    folder: Path,
+    prefix: str,
+    entered: set[str],
+    depth: int | None,
+    on_other: Callable[[str], object],
+) -> Iterator[str]:
     real = os.path.realpath(folder / prefix)
     if real in entered:
         return
     entered.add(real)
     try:
         with os.scandir(folder / prefix) as entries:
-            names = [name for entry in entries if (name := _name(entry))]
+            kinds = {entry.name: _kind(entry) for entry in entries}
     except OSError as exc:
         _refuse(exc)
-    for name in sorted(names):
-        if not name.endswith("/"):
+    for name in sorted(f"{name}/" if kind == "folder" else name for name, kind in kinds.items()):
+        if name.endswith("/"):
+            if depth != 1:
+                below = depth and depth - 1
+                yield from _files_below(folder, prefix + name, entered, below, on_other)
+        elif kinds[name] == "file":
             yield prefix + name
-        elif depth != 1:
-            yield from _files_below(folder, prefix + name, entered, depth and depth - 1)
+        else:
+            on_other(prefix + name)
 
 
-def _name(entry: os.DirEntry[str]) -> str | None:
-    """Return the name of a file, of a folder with a slash; None for what is neither."""
+def _kind(entry: os.DirEntry[str]) -> Literal["file", "folder", "other"]:
     try:
-        if entry.is_dir():
-            return f"{entry.name}/"
-        return entry.name if entry.is_file() else None
+        return "folder" if entry.is_dir() else "file" if entry.is_file() else "other"
     except OSError:  # a link that leads to itself
-        return None
+        return "other"
 
 
 def _as_uploaded(file: _LocalImage) -> ImageObject:

@@ -203,7 +203,7 @@ class AwsAccount:
         return Identity(answer["Account"], answer["Arn"])
 
     def has_credentials(self) -> bool:
-        """Look whether there are any, right or wrong; AWS is not asked.
+        """Look whether the standard chain finds any; whether AWS takes them is not asked.
 
         Raises
         ------
