@@ -434,25 +434,26 @@ def _files_below(
     entered.add(real)
     try:
         with os.scandir(folder / prefix) as entries:
-            kinds = {entry.name: _kind(entry) for entry in entries}
+            found = sorted(map(_name_and_kind, entries))
     except OSError as exc:
         _refuse(exc)
-    for name in sorted(f"{name}/" if kind == "folder" else name for name, kind in kinds.items()):
-        if name.endswith("/"):
-            if depth != 1:
-                below = depth and depth - 1
-                yield from _files_below(folder, prefix + name, entered, below, on_other)
-        elif kinds[name] == "file":
+    for name, kind in found:
+        if kind == "file":
             yield prefix + name
-        else:
+        elif kind == "other":
             on_other(prefix + name)
+        elif depth != 1:
+            yield from _files_below(folder, prefix + name, entered, depth and depth - 1, on_other)
 
 
-def _kind(entry: os.DirEntry[str]) -> Literal["file", "folder", "other"]:
+def _name_and_kind(entry: os.DirEntry[str]) -> tuple[str, Literal["file", "folder", "other"]]:
+    """Return the name, of a folder with a slash, and what has it."""
     try:
-        return "folder" if entry.is_dir() else "file" if entry.is_file() else "other"
+        if entry.is_dir():
+            return f"{entry.name}/", "folder"
+        return entry.name, "file" if entry.is_file() else "other"
     except OSError:  # a link that leads to itself
-        return "other"
+        return entry.name, "other"
 
 
 def _as_uploaded(file: _LocalImage) -> ImageObject:

@@ -20,6 +20,18 @@ BUCKET = "orchard"
 IDENTITY = Identity("123456789012", "arn:aws:iam::123456789012:user/ann")
 SCRIPT = "#!/bin/bash\n# \u00e9: not ASCII, and no newline at the end\nset -e\nshutdown -h +90"
 TYPES = ("c7i.2xlarge", "m7i.2xlarge")
+LAUNCH = (
+    "ec2:DescribeInstances",
+    "ec2:CreateSecurityGroup",
+    "ec2:AuthorizeSecurityGroupIngress",
+    "iam:CreateRole",
+    "iam:PutRolePolicy",
+    "iam:CreateInstanceProfile",
+    "iam:AddRoleToInstanceProfile",
+    "ssm:PutParameter",
+    "ec2:RunInstances",
+)
+"""What a launch of several nodes asks for, in order."""
 
 
 def image(account: AwsAccount) -> MachineImage:

@@ -12,6 +12,7 @@ from in_front import denial, refusal
 from promoted import (
     AMI,
     ID,
+    LAUNCH,
     NOTHING,
     ONE_OF_EACH,
     OTHER_ID,
@@ -432,17 +433,7 @@ def test_each_request_may_fail_and_nothing_is_left(front, moto, direct, after):
             assert counts(direct) == THREE_NODES
         sweep(account, ID, settled=0)
         assert counts(direct) == NOTHING
-    assert order_of_names == [
-        "ec2:DescribeInstances",
-        "ec2:CreateSecurityGroup",
-        "ec2:AuthorizeSecurityGroupIngress",
-        "iam:CreateRole",
-        "iam:PutRolePolicy",
-        "iam:CreateInstanceProfile",
-        "iam:AddRoleToInstanceProfile",
-        "ssm:PutParameter",
-        "ec2:RunInstances",
-    ]
+    assert order_of_names == [*LAUNCH]
 
 
 def test_instance_of_a_lost_reply_is_found_when_called_again(front, moto, direct):

@@ -17,7 +17,7 @@ import socket
 import subprocess
 import time
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.request import ProxyHandler, build_opener
@@ -25,6 +25,7 @@ from urllib.request import ProxyHandler, build_opener
 from toolkit.cloud.aws.account import AwsAccount, aws_errors
 from toolkit.cloud.aws.names import spark_secret_name
 from toolkit.cloud.aws.patience import repeat
+from toolkit.cloud.documents import to_document
 from toolkit.cloud.node.metadata import InstanceMetadata
 from toolkit.errors import JobError
 from toolkit.folders import state_folder
@@ -180,8 +181,7 @@ class Master:
         JobError
             The store can't be reached or refuses.
         """
-        content = json.dumps(asdict(self), indent=2) + "\n"
-        folder.storage.write(folder.file(MASTER), content.encode())
+        folder.storage.write(folder.file(MASTER), to_document(self).encode())
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 from minio import MinioAdmin
 from minio.credentials import StaticProvider
-from promoted import BUCKET, ID, IDENTITY, OTHER_ID, order
+from promoted import BUCKET, ID, IDENTITY, LAUNCH, OTHER_ID, order
 
 import toolkit.cloud
 from toolkit.cloud import bundle, preflight, status
@@ -65,15 +65,7 @@ NAMES = {"service-quotas": "servicequotas"}
 # The parameter store's operation of that name is meant.
 NAMESAKES = {"servicequotas:ListTagsForResource"}
 LAUNCH_AND_SWEEP = (
-    "ec2:DescribeInstances",
-    "ec2:CreateSecurityGroup",
-    "ec2:AuthorizeSecurityGroupIngress",
-    "iam:CreateRole",
-    "iam:PutRolePolicy",
-    "iam:CreateInstanceProfile",
-    "iam:AddRoleToInstanceProfile",
-    "ssm:PutParameter",
-    "ec2:RunInstances",
+    *LAUNCH,
     "ec2:DescribeVolumes",
     "ec2:DescribeSecurityGroups",
     "iam:ListInstanceProfiles",
