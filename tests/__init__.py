@@ -1,0 +1,1 @@
+"""Tests, in folders named after the resource they need; see ``tests/README.md``."""
