@@ -16,13 +16,17 @@ down *args:
 run *args:
     "{{ bin }}/toolkit" run "$@"
 
-# run the fast tests
+# run the inner loop of tests: unit, aws, stack
 test *args:
     "{{ bin }}/pytest" "$@"
 
-# run all tests, the slow ones too
+# run all tests of the gate
 test-all *args:
-    "{{ bin }}/pytest" -m '' "$@"
+    bash localstack/bootstrap.sh test "$@"
+
+# run the release tier: bare machines, full rehearsals, every kill point, all networks (needs root and debootstrap)
+test-release *args:
+    "{{ bin }}/python" -m tests.release "$@"
 
 # look for mistakes in the code
 lint:

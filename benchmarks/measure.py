@@ -19,17 +19,37 @@ import psutil
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["CommandFailed", "Measured", "high_water_mark", "measured", "wait_until_idle"]
+__all__ = [
+    "CommandFailed",
+    "Measured",
+    "Sampling",
+    "high_water_mark",
+    "measured",
+    "wait_until_idle",
+]
 
 MIB = 1 << 20
 
-# Short enough that a process which ends between two samples takes little unseen CPU time along.
-_INTERVAL_S = 0.25
-# The kernel walks all pages of a process to weigh it, 15 ms a GiB: too much for every sample.
-_SAMPLES_A_WEIGHING = 8
 _LONGEST_S = 3 * 3600
-_PATIENCE_S = 60
 _LINES_SHOWN = 15
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How often the processes are looked at.
+
+    Parameters
+    ----------
+    interval_s
+        Seconds between two samples: so few that a process which ends between them takes little
+        unseen CPU time along.
+    samples_a_weighing
+        Every so many samples memory is weighed. The kernel walks all pages of a process for that,
+        15 ms a GiB: too much for every sample.
+    """
+
+    interval_s: float = 0.25
+    samples_a_weighing: int = 8
 
 
 class CommandFailed(RuntimeError):  # noqa: N818 - it names what happened
@@ -92,6 +112,7 @@ def measured(
     log: Path,
     environment: Mapping[str, str] | None = None,
     spark_worker: int | None = None,
+    sampling: Sampling = Sampling(),
 ) -> Measured:
     """Run a command to its end and measure it.
 
@@ -106,6 +127,8 @@ def measured(
     spark_worker
         Process id of the standalone cluster's worker, whose executors run the command's tasks:
         they are counted, too. The worker itself is not.
+    sampling
+        How often the processes are looked at.
 
     Raises
     ------
@@ -127,7 +150,7 @@ def measured(
             start_new_session=True,
         ) as process,
         _ended(process),
-        _Watch(process.pid, spark_worker) as watch,
+        _Watch(process.pid, spark_worker, sampling) as watch,
     ):
         status = process.wait(timeout=_LONGEST_S)
         seconds = time.perf_counter() - begin
@@ -145,19 +168,26 @@ def measured(
     )
 
 
-def wait_until_idle(spark_worker: int) -> None:
+def wait_until_idle(spark_worker: int, *, within_s: float = 60) -> None:
     """Wait until the executors of earlier applications have ended.
+
+    Parameters
+    ----------
+    spark_worker
+        Process id of the standalone cluster's worker.
+    within_s
+        Seconds to wait at most.
 
     Raises
     ------
     CommandFailed
         They do not end: somebody else uses the cluster, and would be measured.
     """
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + within_s
     while busy := [each for each in _below(spark_worker) if _alive(each)]:
         if time.monotonic() > deadline:
             raise CommandFailed(f"Another application runs on the cluster: {busy}")
-        time.sleep(_INTERVAL_S)
+        time.sleep(0.25)
 
 
 @contextmanager
@@ -181,6 +211,7 @@ class _Watch:
 
     driver: int
     spark_worker: int | None
+    sampling: Sampling
     # A process is told from a later one of the same number by its start. What ended keeps the CPU
     # time it was last seen with.
     cpu: dict[psutil.Process, float] = field(default_factory=dict)
@@ -203,7 +234,7 @@ class _Watch:
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._done.wait(_INTERVAL_S):
+        while not self._done.wait(self.sampling.interval_s):
             self._sample()
         self._sample()  # the driver has ended, its executors may still be there
 
@@ -211,7 +242,7 @@ class _Watch:
         processes = _with_children(self.driver)
         if self.spark_worker is not None:
             processes += _below(self.spark_worker)
-        weigh = self._samples % _SAMPLES_A_WEIGHING == 0
+        weigh = self._samples % self.sampling.samples_a_weighing == 0
         self._samples += 1
         total = 0
         workers = []

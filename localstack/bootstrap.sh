@@ -13,8 +13,10 @@ Usage: bash localstack/bootstrap.sh COMMAND [ARGUMENTS]
 
 Commands:
   run      set up, then `toolkit run ARGUMENTS` (default: the sample images)
-  test     set up with the tools of the tests, then `pytest ARGUMENTS` with the slow tests
-  setup    set up only
+  dev      set up what `pytest` needs, and start nothing
+  test     set up what `pytest` needs, then run every test but those of the release
+           (default: all of them; ARGUMENTS are pytest's, such as tests/unit or -k NAME)
+  setup    set up what `toolkit run` needs, and start nothing
   node     set up an unpacked bundle of `toolkit promote`: its wheel, without the local stack;
            then `python -m toolkit.cloud.node ARGUMENTS`, if there are any
 
@@ -45,7 +47,7 @@ main() {
     local job=${1-}
     case $job in
         run | test) step_count=8 ;;
-        setup) ;;
+        setup | dev) ;;
         node) check_bundle && step_count=$(($# > 1 ? 5 : 4)) ;;
         -h | --help) usage && exit 0 ;;
         *) usage >&2 && exit 2 ;;
@@ -70,8 +72,18 @@ main() {
             cd -- "$called_from" # where the user's relative paths hold
             hand_over "$venv/bin/toolkit" run "$@"
             ;;
-        test) hand_over "$venv/bin/pytest" -m '' "$@" ;; # the empty -m undoes `not slow`
+        test)
+            # Without paths pytest takes testpaths, which pyproject.toml sets to the inner loop.
+            hand_over "$venv/bin/pytest" -o testpaths=tests --ignore=tests/release "$@"
+            ;;
+        dev) say_how_to_test ;;
     esac
+}
+
+say_how_to_test() {
+    local from=''
+    [[ $called_from == "$checkout" ]] || printf -v from 'cd %q && ' "$checkout"
+    printf 'Ready. Run the tests: %s\n' "${from}source .venv/bin/activate && pytest" >&2
 }
 
 check_bundle() {
@@ -113,7 +125,7 @@ prepare() {
     [[ $1 != node ]] || manifest=manifest.json
     lock=requirements.lock
     # Once the test tools are in the environment, `run` leaves them there.
-    if [[ $1 == test || $(stamp_of_packages) == requirements-dev.lock* ]]; then
+    if [[ $1 == dev || $1 == test || $(stamp_of_packages) == requirements-dev.lock* ]]; then
         lock=requirements-dev.lock
     fi
     uv_version=$(sed -n 's/^uv==\([^ ]*\).*/\1/p' "$checkout/requirements.lock")

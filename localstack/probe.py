@@ -10,7 +10,7 @@ __all__ = ["get", "listens"]
 _LOOPBACK = "127.0.0.1"
 
 
-def get(port: int, path: str, *, timeout_s: float = 2.0) -> bytes | None:
+def get(port: int, path: str, *, timeout_s: float = 5.0) -> bytes | None:
     """Return the body that ``http://127.0.0.1:<port><path>`` answers with, or None.
 
     Parameters

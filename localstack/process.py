@@ -24,6 +24,7 @@ __all__ = [
     "Daemon",
     "birth_of",
     "end",
+    "environment_of",
     "free_ports",
     "inherited_environment",
     "locked",
@@ -41,8 +42,10 @@ _MARK = "TOOLKIT_STACK_HOME"
 # Settings of the user's own AWS, MinIO, Spark and Hadoop: none of them may reach the stack.
 _FOREIGN = ("AWS_", "MINIO_", "SPARK_", "PYSPARK_", "HADOOP_", "YARN_")
 
-
 _OWN_PORTS = range(20_000, 32_768)
+
+# Far longer than an exec takes even under load; a wait without end would hang `toolkit down`.
+_LONGEST_EXEC_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -88,15 +91,76 @@ def birth_of(pid: int) -> str | None:
         ``<boot id>:<ticks>``; None when there is no such process or only its remains (a zombie).
     """
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        stat = _stat_of(Path(f"/proc/{pid}"))
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return None
-    # proc(5): the name, field 2, is in parentheses and may hold anything; state is field 3 and
-    # starttime field 22.
-    fields = stat.rpartition(")")[2].split()
-    state, ticks = fields[0], fields[19]
-    return None if state in "ZX" else f"{boot}:{ticks}"
+    return None if stat.ended else f"{boot}:{stat.birth_ticks}"
+
+
+@dataclass(frozen=True)
+class _Stat:
+    """What /proc/PID/stat says; the addresses are 0 in the middle of an exec."""
+
+    ended: bool
+    birth_ticks: str
+    environment_begin: int
+    environment_end: int
+
+
+def _stat_of(folder: Path) -> _Stat:
+    text = (folder / "stat").read_text(encoding="utf-8", errors="replace")
+    # proc(5): the name, field 2, is in parentheses and may hold anything. State is field 3.
+    fields = text.rpartition(")")[2].split()
+    return _Stat(
+        ended=fields[0] in "ZX",
+        birth_ticks=fields[22 - 3],
+        environment_begin=int(fields[50 - 3]),
+        environment_end=int(fields[51 - 3]),
+    )
+
+
+def environment_of(pid: int, *, within_s: float = _LONGEST_EXEC_S) -> list[bytes]:
+    """Return the environment that a process was started with.
+
+    In the middle of an exec, when the old program is gone and the new one is not yet set up, the
+    kernel shows an empty environment. `subprocess.Popen` returns in just that moment.
+
+    Parameters
+    ----------
+    pid
+        Process id.
+    within_s
+        Seconds to wait at most for an exec to end.
+
+    Returns
+    -------
+    list of bytes
+        Items ``NAME=value``; [] when the process has none, has ended or is still in its exec.
+
+    Raises
+    ------
+    OSError
+        There is no such process, or it is another user's.
+    """
+    deadline = time.monotonic() + within_s
+    while (shown := _shown_environment(Path(f"/proc/{pid}"))) is None:
+        if time.monotonic() > deadline:
+            return []
+        time.sleep(0.001)
+    return [item for item in shown.split(b"\0") if item]
+
+
+def _shown_environment(folder: Path) -> bytes | None:
+    """Return the environment in a folder of /proc; None in the middle of an exec."""
+    shown = (folder / "environ").read_bytes()
+    if shown:
+        return shown
+    # Looked at after the environment: an exec that hid it has not ended here, or has left the
+    # addresses of what the next look will show.
+    stat = _stat_of(folder)
+    empty = 0 < stat.environment_begin == stat.environment_end
+    return b"" if empty or stat.ended else None
 
 
 def inherited_environment() -> dict[str, str]:
@@ -176,7 +240,8 @@ def end(record: Path, *, home: Path, grace_s: float = 20.0) -> bool:
     """End a service and everything it started, and remove its record.
 
     Only processes of the service's own session that carry the stack's mark are touched: children
-    whose parent died too, but nobody who got the service's pid later.
+    whose parent died too, but nobody who got the service's pid later. The record stays as long as
+    the process that it names lives.
 
     Parameters
     ----------
@@ -190,7 +255,7 @@ def end(record: Path, *, home: Path, grace_s: float = 20.0) -> bool:
     Returns
     -------
     bool
-        Whether there was something to end.
+        Whether something was ended.
     """
     daemon = read_record(record)
     if daemon is None:
@@ -199,8 +264,9 @@ def end(record: Path, *, home: Path, grace_s: float = 20.0) -> bool:
     found = _end_session(daemon, home, by=signal.SIGTERM, within_s=grace_s)
     # What did not listen, and what was started in the meantime.
     while _end_session(daemon, home, by=signal.SIGKILL, within_s=1):
-        pass
-    record.unlink(missing_ok=True)
+        found = True
+    if not daemon.alive():
+        record.unlink(missing_ok=True)
     return found
 
 
@@ -232,7 +298,8 @@ def _session_members(daemon: Daemon, home: Path) -> dict[int, str]:
             if os.getsid(pid) != daemon.pid:
                 continue
             birth = birth_of(pid)
-            if birth is not None and mark in (entry / "environ").read_bytes().split(b"\0"):
+            # Its birth again: the wait for an exec may outlast the process.
+            if birth and mark in environment_of(pid) and birth_of(pid) == birth:
                 members[pid] = birth
     return members
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stack_home import STACK_HOME, processes_of_stack, settings_of_tests
+from tests.support.stack_home import STACK_HOME, empty_bucket, end_stack, settings_of_tests
 
 # Some machines forbid bytecode. Here every process would compile all it imports: the workers of
 # pytest and of Spark, and every command that a test starts.
@@ -66,6 +65,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[STACK_HOME] = Path(tempfile.mkdtemp(prefix="toolkit-stack-"))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Empty the bucket of a stack that an earlier run has kept, before workers start."""
+    config = session.config
+    if config.option.reuse_stack and not _is_worker(config):
+        empty_bucket(settings_of_tests(config.stash[STACK_HOME]))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node) -> None:
     node.workerinput["stack_home"] = str(node.config.stash[STACK_HOME])
@@ -87,15 +94,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     if _is_worker(config) or config.option.reuse_stack:
         return
-    import localstack
-
-    home = config.stash[STACK_HOME]
-    settings = settings_of_tests(home)
-    localstack.down(settings)
-    if left := processes_of_stack(settings):
-        config.get_terminal_writer().line(f"\nThe stack left processes: {left}", red=True)
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    shutil.rmtree(home, ignore_errors=True)
+    for home in (config.stash[STACK_HOME], config.cache.mkdir("stack")):
+        if left := end_stack(home):
+            config.get_terminal_writer().line(f"\nThe stack left processes: {left}", red=True)
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def _is_worker(config: pytest.Config) -> bool:

@@ -148,7 +148,6 @@ def copy_checkout(target: Path) -> None:
     subprocess.run([*copy, *present], cwd=CHECKOUT, check=True)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1800)  # packages for 2 GB are fetched once, and installed twice
 def test_one_script_sets_up_a_bare_machine_for_wsl2_and_for_ec2(bundle, files, tmp_path):
     script = (files / BOOT_SCRIPT).read_bytes()

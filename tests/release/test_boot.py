@@ -63,8 +63,6 @@ cloud-init modules --mode=final >&2 || true
 cat /var/log/cloud-init-output.log
 """
 
-pytestmark = pytest.mark.slow
-
 
 @dataclass
 class Machine:

@@ -9,7 +9,6 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from toolkit.dataset import SUCCESS, DamagedPart, Dataset, matrix, vectors_column
-from toolkit.errors import JobError
 from toolkit.storage import ObjectNotFound
 
 VECTORS = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -93,23 +92,3 @@ def test_pandas_reads_a_part(dataset, tmp_path) -> None:
     dataset.storage.download(dataset.location / "part-0000000.parquet", tmp_path / "part.parquet")
     frame = pd.read_parquet(tmp_path / "part.parquet")
     assert_array_equal(np.stack(frame["features"]), VECTORS)
-
-
-@pytest.mark.parametrize(
-    "lists", [[[1, 2], None], [[1, 2], [1, 2, 3]], [[1, 2, 3], [1, 2, 3]], [[1]]]
-)
-def test_lists_that_are_missing_or_of_another_length_are_no_matrix(lists: list) -> None:
-    column = pa.chunked_array([pa.array(lists, pa.list_(pa.float32()))])
-    with pytest.raises(JobError, match="do not have 2 numbers"):
-        matrix(column, dimensions=2)
-
-
-def test_lists_of_uneven_lengths_that_add_up_are_no_matrix() -> None:
-    column = pa.chunked_array([pa.array([[1.0], [1.0, 2.0, 3.0]], pa.list_(pa.float32()))])
-    with pytest.raises(JobError, match="do not have 2 numbers"):
-        matrix(column, dimensions=2)
-
-
-def test_no_vectors_are_a_matrix_of_no_rows() -> None:
-    column = pa.chunked_array([vectors_column(np.empty((0, 2), np.float32))])
-    assert matrix(column, dimensions=2).shape == (0, 2)

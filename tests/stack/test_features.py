@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import time
+import threading
 from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -155,30 +155,33 @@ def test_parts_of_a_task_are_each_a_file_and_told_in_their_order(
             np.testing.assert_array_equal(vectors, engine.compute(np.stack(pixels)))
 
 
-@pytest.mark.slow
 def test_part_with_a_slow_image_comes_after_the_next_with_its_own_vectors(
     images, featurizer, monkeypatch
 ) -> None:
     expected = {part.part.number: part.vectors for part in featurizer(two_parts(images))}
     load = features._Loader.__call__
+    next_is_done = threading.Event()
 
     def slow(loader: object, place: features._Place) -> features._Loaded:
         if place.image == images[0]:
-            time.sleep(1)
+            assert next_is_done.wait(60)
         return load(loader, place)
 
     monkeypatch.setattr(features._Loader, "__call__", slow)
-    done = list(featurizer(two_parts(images)))
-    assert [each.part.number for each in done] == [1, 0]
-    for each in done:
+    done = featurizer(two_parts(images))
+    first = next(done)
+    next_is_done.set()
+    (second,) = done
+    assert [first.part.number, second.part.number] == [1, 0]
+    for each in (first, second):
         np.testing.assert_array_equal(each.vectors, expected[each.part.number])
 
 
 def two_parts(images: list[ImageObject]) -> list[Part]:
-    return [Part(0, tuple(images[:4])), Part(1, tuple(images[4:12]))]
+    """Return parts that fill batches of two without the first image."""
+    return [Part(0, tuple(images[:5])), Part(1, tuple(images[5:13]))]
 
 
-@pytest.mark.slow
 def test_task_that_spark_repeats_keeps_the_parts_it_has_written(
     spark, images, featurizer, storage
 ) -> None:
@@ -192,7 +195,7 @@ def test_task_that_spark_repeats_keeps_the_parts_it_has_written(
     written = FailsOnce(storage, storage.location("test-features-repeated"))
     task = tuple(two_parts(images))
     (done,) = run_tasks(spark, [task], FeaturizeParts(featurizer, written))
-    assert [part.featurized for part in done] == [4, 8]
+    assert [part.featurized for part in done] == [5, 8]
     assert sorted(part.reused for part in done) == [False, True]
     written.clear()
 

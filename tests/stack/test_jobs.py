@@ -12,6 +12,7 @@ from zipimport import zipimporter
 import pytest
 from pyspark import TaskContext
 
+from tests.support.waiting import eventually
 from toolkit import jobs
 from toolkit.jobs import run_tasks, slots
 
@@ -65,14 +66,22 @@ def test_no_tasks_are_no_job(spark) -> None:
     assert list(run_tasks(spark, [], str)) == []
 
 
-@pytest.mark.slow
-def test_progress_grows_by_the_weight_of_what_is_done(spark) -> None:
-    def nap(item: int) -> int:
-        time.sleep(0.2)
+def test_progress_grows_by_the_weight_of_what_is_done(spark, tmp_path) -> None:
+    told = tmp_path / "some are done"
+
+    def work(item: int) -> int:
+        if item >= 3:  # the others may be done: it waits until the driver has heard of one
+            eventually(told.exists, within=60)
         return item
 
     seen: list[int] = []
-    list(run_tasks(spark, range(6), nap, weight=lambda _: 10, on_done=seen.append))
+
+    def on_done(weight: int) -> None:
+        seen.append(weight)
+        if 0 < weight < 60:
+            told.touch()
+
+    list(run_tasks(spark, range(6), work, weight=lambda _: 10, on_done=on_done))
     assert seen == sorted(seen)
     assert seen[-1] == 60
     assert set(seen) & {10, 20, 30, 40, 50}  # not only at the end
@@ -91,16 +100,12 @@ def test_reader_that_stops_early_cancels_what_runs(spark, monkeypatch, tmp_path)
 
     with closing(run_tasks(spark, range(6), work)) as results:
         assert next(results) == 0
-        deadline = time.monotonic() + 30
-        while not active_jobs(spark):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        eventually(lambda: active_jobs(spark), within=60)
         begin = time.monotonic()
     assert time.monotonic() - begin < nap / 2
     assert not active_jobs(spark)
 
 
-@pytest.mark.slow
 def test_failing_task_reaches_the_reader_and_ends_the_rest(spark, monkeypatch) -> None:
     monkeypatch.setattr(jobs, "_LEAST_TASKS", 1)
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import pickle
-import subprocess
-import sys
 from contextlib import suppress
 
 import psutil
 import pytest
 
 from toolkit.errors import JobError, RequestError
-from toolkit.session import _cause, _driver_environment, spark_errors, spark_session
+from toolkit.session import _driver_environment, spark_errors, spark_session
 
 
 def driver_processes() -> list[psutil.Process]:
@@ -78,28 +74,6 @@ def test_failure_in_a_worker_is_told_in_one_line(spark, tmp_path) -> None:
     assert "driver.log" in failed.value.remedy
 
 
-@pytest.mark.parametrize(
-    ("text", "cause"),
-    [
-        ("Traceback\n  x\nValueError: bad\n\n\tat org.apache.Foo", "ValueError: bad"),
-        (
-            "Cannot call methods on a stopped SparkContext.\nmore",
-            "Cannot call methods on a stopped SparkContext.",
-        ),
-    ],
-)
-def test_cause_is_what_python_raised_or_the_first_line(text: str, cause: str) -> None:
-    assert _cause(text) == cause
-
-
-@pytest.mark.slow
-def test_what_spark_writes_is_committed_by_the_magic_committer(spark, storage) -> None:
-    target = storage.location("test-session", "written")
-    spark.range(3).write.mode("overwrite").parquet(target.uri)
-    assert json.loads(storage.read(target / "_SUCCESS"))["committer"] == "magic"
-    assert spark.read.parquet(target.uri).count() == 3
-
-
 def test_python_workers_share_what_their_threads_have_freed(spark) -> None:
     def allocators(_: object) -> tuple[str, str | None]:
         import pyarrow as pa
@@ -125,33 +99,3 @@ def test_another_sparks_variables_do_not_reach_the_driver(profile, monkeypatch) 
         assert not {"SPARK_HOME", "HADOOP_CONF_DIR"} & os.environ.keys()
         assert os.environ["SPARK_LOCAL_IP"] == "127.0.0.1"
     assert os.environ["SPARK_HOME"] == "/opt/spark-2.4"
-
-
-SESSIONS = """
-import pickle, sys
-from toolkit.session import spark_session
-
-profile, log = pickle.load(sys.stdin.buffer)
-for tasks in (0, 2):
-    with spark_session(profile, app="short", log=log) as spark:
-        if tasks:
-            spark.sparkContext.parallelize(range(tasks), tasks).count()
-            spark.stop()  # as a notebook may
-with spark_session(profile, app="short", log=log) as spark:
-    print(spark.sparkContext.parallelize(range(3), 1).count())
-"""
-
-
-@pytest.mark.slow
-def test_sessions_follow_each_other_in_a_process_whether_used_or_stopped(
-    profile, spark, tmp_path
-) -> None:
-    said = subprocess.run(
-        [sys.executable, "-c", SESSIONS],
-        input=pickle.dumps((profile, tmp_path / "driver.log")),
-        capture_output=True,
-        timeout=100,
-        check=True,
-    )
-    assert said.stdout.split()[-1] == b"3"
-    assert b"Traceback" not in said.stderr

@@ -13,11 +13,9 @@ import pytest
 from botocore.tokens import SSOTokenProvider
 from pydantic import SecretStr
 
-from benchmarks.toxiproxy import built_server, slow_store
 from localstack.imds import RoleCredentials, role_credentials
 from localstack.minio import Credentials
-from toolkit.errors import JobError, RequestError
-from toolkit.folders import cache_folder
+from toolkit.errors import JobError
 from toolkit.profiles import S3Settings
 from toolkit.storage import Location, ObjectNotFound, Storage, aws_variables_hidden
 
@@ -35,22 +33,6 @@ def test_any_name_round_trips_through_write_list_and_read(storage: Storage, name
     listed = {entry.location for entry in storage.objects(folder)}
     assert folder / name in listed
     assert storage.read(folder / name) == name.encode()
-
-
-@pytest.mark.parametrize(
-    ("uri", "bucket", "key"),
-    [("s3://b/k/l.jpg", "b", "k/l.jpg"), ("s3a://b/k/", "b", "k"), ("s3://b", "b", "")],
-)
-def test_location_reads_both_schemes_and_writes_s3a(uri: str, bucket: str, key: str) -> None:
-    location = Location.parse(uri)
-    assert location == Location(bucket, key)
-    assert location.uri == f"s3a://{bucket}/{key}"
-
-
-@pytest.mark.parametrize("uri", ["http://b/k", "s3://", "s3:///k", "b/k"])
-def test_other_uris_are_refused(uri: str) -> None:
-    with pytest.raises(RequestError, match="s3://bucket/prefix"):
-        Location.parse(uri)
 
 
 def test_open_store_waits_for_nobody_who_hides_variables(storage: Storage) -> None:
@@ -241,23 +223,6 @@ def test_ended_session_of_the_single_sign_on_says_what_begins_another(
     assert "aws sso login" in no.value.remedy
 
 
-@pytest.mark.slow
-def test_large_file_goes_through_a_line_that_would_take_too_long_for_all_of_it(
-    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # All in a twelfth of the time: 5 s a request, and 12 times 0.25 MB/s, shared by two parts.
-    monkeypatch.setattr("toolkit.storage._REQUEST_TIMEOUT", "5s")
-    file = tmp_path / "model.bin"
-    file.write_bytes(bytes(range(256)) * 120_000)
-    server = built_server(cache_folder(), log=tmp_path / "build.log")
-    log = tmp_path / "toxiproxy.log"
-    with slow_store(server, storage.settings.endpoint, upload_kb_s=1_500, log=log) as url:
-        slow = Storage(storage.settings.model_copy(update={"endpoint": url}))
-        target = slow.location("test-storage", "slow.bin")
-        slow.upload(file, target, in_parts=True)
-    assert storage.read(target) == file.read_bytes()
-
-
 def test_file_of_one_put_has_the_md5_as_its_etag(storage: Storage, tmp_path: Path) -> None:
     file = tmp_path / "large.jpg"
     file.write_bytes(bytes(range(256)) * 40_000)  # 10 MB, of which parts could be made
@@ -267,7 +232,6 @@ def test_file_of_one_put_has_the_md5_as_its_etag(storage: Storage, tmp_path: Pat
     assert storage.upload(file, target, in_parts=True).endswith("-2")
 
 
-@pytest.mark.slow
 def test_upload_beyond_one_put_arrives_whole(storage: Storage, tmp_path: Path) -> None:
     file = tmp_path / "large.bin"
     file.write_bytes(bytes(range(256)) * 300_000)  # 77 MB: more than one part
@@ -360,72 +324,6 @@ def test_threads_that_open_a_store_together_lose_no_variable(
     assert dict(os.environ) == before
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        S3Settings(
-            endpoint="http://127.0.0.1:9000",
-            bucket="own-bucket",
-            access_key_id=SecretStr("the-key"),
-            secret_access_key=SecretStr("the-secret"),
-        ),
-        S3Settings(
-            endpoint="https://store.example.org",
-            region="eu-west-3",
-            access_key_id=SecretStr("the-key"),
-            secret_access_key=SecretStr("the-secret"),
-        ),
-        S3Settings(endpoint="aws", region="eu-west-3", bucket="somebody-elses"),
-    ],
-    ids=["http", "https", "aws"],
-)
-def test_store_is_found_again_in_the_settings_of_hadoop(settings: S3Settings) -> None:
-    configuration = Storage(settings).hadoop_configuration()
-    found = Storage.from_hadoop_configuration(configuration.get)
-    assert found == Storage(settings)
-    assert "the-key" not in repr(found)
-    assert "the-secret" not in repr(found)
-
-
-KEYS = {"fs.s3a.access.key": "k", "fs.s3a.secret.key": "s"}
-
-
-@pytest.mark.parametrize(
-    ("configuration", "endpoint", "region"),
-    [
-        ({}, "aws", "us-east-1"),
-        ({"fs.s3a.endpoint": "s3.amazonaws.com"}, "aws", "us-east-1"),
-        ({"fs.s3a.endpoint": "s3.eu-west-3.amazonaws.com"}, "aws", "eu-west-3"),
-        ({"fs.s3a.endpoint": "https://s3-us-gov-west-1.amazonaws.com"}, "aws", "us-gov-west-1"),
-        ({"fs.s3a.access.key": "half of a pair"}, "aws", "us-east-1"),
-        (KEYS, "https://s3.us-east-1.amazonaws.com", "us-east-1"),
-        (
-            KEYS | {"fs.s3a.endpoint.region": "eu-west-3"},
-            "https://s3.eu-west-3.amazonaws.com",
-            "eu-west-3",
-        ),
-        (KEYS | {"fs.s3a.endpoint": "minio:9000"}, "https://minio:9000", "us-east-1"),
-        (
-            KEYS | {"fs.s3a.endpoint": "minio:9000", "fs.s3a.connection.ssl.enabled": "false"},
-            "http://minio:9000",
-            "us-east-1",
-        ),
-    ],
-)
-def test_store_of_a_session_that_others_configured(configuration, endpoint, region) -> None:
-    settings = Storage.from_hadoop_configuration(configuration.get).settings
-    assert (settings.endpoint, settings.region) == (endpoint, region)
-    if endpoint != "aws":
-        assert settings.credentials() == ("k", "s")
-
-
-def test_temporary_credentials_of_a_session_are_refused() -> None:
-    configuration = KEYS | {"fs.s3a.session.token": "the-token"}
-    with pytest.raises(RequestError, match="AWS_SESSION_TOKEN") as refused:
-        Storage.from_hadoop_configuration(configuration.get)
-    assert "the-token" not in str(refused.value)
-
-
 def test_files_are_the_objects_directly_below_a_location(storage: Storage) -> None:
     folder = storage.location("test-storage", "files")
     for name in ("b.txt", "a/c.txt", "a.txt", "a-b/d.txt"):
@@ -433,20 +331,6 @@ def test_files_are_the_objects_directly_below_a_location(storage: Storage) -> No
     files = [(entry.location, entry.size) for entry in storage.files(folder)]
     assert files == [(folder / "a.txt", 2), (folder / "b.txt", 2)]
     assert storage.files(folder / "none") == []
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "overlap"),
-    [
-        ("s3a://b/images", "s3a://b/images/x", True),
-        ("s3a://b/images/x", "s3a://b/images", True),
-        ("s3a://b/images", "s3a://b/images2", False),
-        ("s3a://b", "s3a://b/x", True),
-        ("s3a://b/x", "s3a://c/x", False),
-    ],
-)
-def test_locations_overlap_by_whole_names(a: str, b: str, overlap: bool) -> None:  # noqa: FBT001
-    assert Location.parse(a).overlaps(Location.parse(b)) is overlap
 
 
 def test_a_bucket_is_no_object(storage):

@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
+from tests.support.in_process import HttpReply, HttpRequest, server_of, serving
+
 if TYPE_CHECKING:
     from tests.support.moto import Moto
     from toolkit.cloud.aws.account import AwsAccount
@@ -33,7 +35,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer of ours. With `after`, moto does what was asked for, and its answer is lost."""
+    """An answer of ours; without a status it is lost. With `after`, moto does what is asked."""
 
     status: int
     body: str
@@ -99,61 +101,97 @@ def denial(asked: Asked, *, after: bool = False) -> Answer:
     )
 
 
+class ProxyServer(ThreadingHTTPServer):
+    """A server in front of another one: reached by URL, or from this process as a function."""
+
+    daemon_threads = True
+
+    def __init__(self, upstream: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.upstream = upstream
+        self.front: InFront | None = None
+        self._lock = threading.RLock()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+        try:
+            with serving(self.url, self.answer):
+                yield
+        finally:
+            self.shutdown()
+            self.server_close()
+
+    @contextmanager
+    def begun(self) -> Iterator[InFront]:
+        """Keep the requests of the block, and heed its rule."""
+        self.front = InFront(self.url)
+        try:
+            yield self.front
+        finally:
+            self.front = None
+
+    def answer(self, request: HttpRequest) -> HttpReply:
+        front = self.front
+        if front is None:
+            return HttpReply()  # a process that has outlived its test
+        asked = _asked(request.headers, request.body)
+        with self._lock:
+            front.asked.append(asked)
+            answer = front.rule(asked)
+        reply = HttpReply()
+        if answer is None or answer.after:
+            reply = self._passed_on(request)
+            with self._lock:
+                front.then(asked, reply.body)
+        if answer is not None:
+            reply = HttpReply(answer.status, [("Content-Type", answer.type)], answer.body.encode())
+        return reply
+
+    def _passed_on(self, request: HttpRequest) -> HttpReply:
+        if upstream := server_of(self.upstream):
+            return upstream(request)
+        connection = http.client.HTTPConnection(urlsplit(self.upstream).netloc, timeout=60)
+        try:
+            connection.request(request.method, request.target, request.body, request.headers)
+            response = connection.getresponse()
+            return HttpReply(response.status, response.getheaders(), response.read())
+        finally:
+            connection.close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: ProxyServer
+
+    def do_POST(self) -> None:
+        content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        request = HttpRequest(self.command, self.path, dict(self.headers), content)
+        reply = self.server.answer(request)
+        if not reply.status:
+            self.close_connection = True
+            return
+        self.send_response(reply.status)
+        for name, value in reply.headers:
+            if name.lower() not in _NOT_PASSED_ON:
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(reply.body)))
+        self.end_headers()
+        self.wfile.write(reply.body)
+
+    do_GET = do_PUT = do_DELETE = do_HEAD = do_POST  # noqa: N815 - http.server's names
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 @contextmanager
 def in_front_of(upstream: str) -> Iterator[InFront]:
     """Give a server in front of another one."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            asked = _asked(self.headers, content)
-            with lock:
-                front.asked.append(asked)
-                answer = front.rule(asked)
-            if answer is None or answer.after:
-                status, headers, body = self._passed_on(content)
-                with lock:
-                    front.then(asked, body)
-            if answer is not None:
-                status, body = answer.status, answer.body.encode()
-                headers = [("Content-Type", answer.type)]
-            self.send_response(status)
-            for name, value in headers:
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_GET = do_PUT = do_DELETE = do_HEAD = do_POST  # noqa: N815 - http.server's names
-
-        def _passed_on(self, content: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-            connection = http.client.HTTPConnection(urlsplit(upstream).netloc, timeout=60)
-            try:
-                connection.request(self.command, self.path, content, dict(self.headers))
-                response = connection.getresponse()
-                kept = [
-                    (name, value)
-                    for name, value in response.getheaders()
-                    if name.lower() not in _NOT_PASSED_ON
-                ]
-                return response.status, kept, response.read()
-            finally:
-                connection.close()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    lock = threading.RLock()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    front = InFront(f"http://127.0.0.1:{server.server_port}")
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    try:
+    server = ProxyServer(upstream)
+    with server.running(), server.begun() as front:
         yield front
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def _asked(headers: dict[str, str], content: bytes) -> Asked:
@@ -171,7 +209,7 @@ def _asked(headers: dict[str, str], content: bytes) -> Asked:
 @contextmanager
 def leading_through(moto: Moto) -> Iterator[InFront]:
     """Give a server in front of the tests' moto, and lead boto3 to it from now on."""
-    with in_front_of(moto.url) as front:
+    with moto.proxy.begun() as front:
         moto.environment.setenv("AWS_ENDPOINT_URL", front.url)
         yield front
 

@@ -24,6 +24,8 @@ BUILT_FROM = (
     *("README.md", "LICENSE", ".gitignore"),
 )
 
+MADE = pytest.StashKey[Bundle]()
+
 
 @pytest.fixture
 def account(moto):
@@ -51,6 +53,26 @@ def model() -> PreparedModel:
 
 
 @pytest.fixture(scope="session")
+def paper_model() -> PreparedModel:
+    """Return a network of which there is nothing but its description."""
+    return PreparedModel(
+        key="0123456789abcdef",
+        folder="/caches/prepared/0123456789abcdef",
+        files=("network.xml", "network.bin", "model.json"),
+        name=DEFAULT_MODEL,
+        engine="openvino",
+        precision="f32",
+        input_size=(224, 224),
+        head="pooled",
+        dimensions=1280,
+        multiply_adds=400_000_000,
+        weights_sha256="5" * 64,
+        weights_source="imagenet",
+        random_weights=False,
+    )
+
+
+@pytest.fixture(scope="session")
 def aws() -> Profile:
     return load_profile("aws", options={"s3": {"region": "eu-west-3"}})
 
@@ -75,9 +97,15 @@ def checkout(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def made(job: JobDescription, aws: Profile, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Return the bundle of this checkout, for tests that leave it as it is."""
-    return make_bundle(tmp_path_factory.mktemp("made") / "bundle", job, profile=aws)
+def made(
+    job: JobDescription, aws: Profile, request: pytest.FixtureRequest, tmp_path_factory
+) -> Bundle:
+    """Return the bundle of this checkout, made once, for tests that leave it as it is."""
+    stash = request.config.stash
+    if MADE not in stash:
+        folder = tmp_path_factory.mktemp("made") / "bundle"
+        stash[MADE] = make_bundle(folder, job, profile=aws)
+    return stash[MADE]
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import TYPE_CHECKING
@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.stack import HOSTILE_AWS
+from toolkit import extraction
 from toolkit.cli.main import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyspark.sql import SparkSession
+
     from localstack import StackSettings, StackState
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def stack_environment(stack: StackState, stack_settings: StackSettings) -> dict[str, str]:
     """Return variables that lead the command line to the tests' stack, amid AWS variables."""
     return HOSTILE_AWS | {
@@ -54,7 +57,10 @@ def toolkit(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Callable[..., CompletedProcess]:
-    """Return a function that calls the command line in this process: quick, but without Spark."""
+    """Return a function that calls the command line in this process: quick, but without Spark.
+
+    With Spark: `toolkit_on_spark`.
+    """
 
     def call(*arguments: str, **extra: str) -> CompletedProcess:
         with monkeypatch.context() as patch:
@@ -68,6 +74,15 @@ def toolkit(
         return CompletedProcess(arguments, exited.value.code or 0, told.out, told.err)
 
     return call
+
+
+@pytest.fixture
+def toolkit_on_spark(
+    toolkit: Callable[..., CompletedProcess], spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., CompletedProcess]:
+    """Return a function that calls the command line in this process, on the shared session."""
+    monkeypatch.setattr(extraction, "spark_session", lambda *_, **__: nullcontext(spark))
+    return toolkit
 
 
 @pytest.fixture

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from tests.support.ubuntu_images import add_image
+from tests.support.clock import FastClock
+from tests.support.ubuntu_images import NAME, add_image, backend
+from toolkit.cloud import launch as launching
+from toolkit.cloud import sweep as sweeping
 from toolkit.cloud.aws.account import AwsAccount, Identity
-from toolkit.cloud.aws.machine_image import MachineImage, find_machine_image
+from toolkit.cloud.aws.machine_image import MachineImage
 from toolkit.cloud.aws.names import RUN_TAG
 from toolkit.cloud.aws.network import Zone
 from toolkit.cloud.aws.policy import node_policy
-from toolkit.cloud.launch import LaunchRequest
+from toolkit.cloud.launch import Launched, LaunchRequest
+
+if TYPE_CHECKING:
+    from toolkit.cloud.sweep import Found
 
 AMI = "ami-00000001"
 ID = "20261125-101500-123ab"
@@ -36,15 +43,20 @@ LAUNCH = (
 def image(account: AwsAccount) -> MachineImage:
     """Return an Ubuntu that the region has."""
     add_image(account.region, AMI)
-    return find_machine_image(account, AMI)
+    return MachineImage(
+        id=AMI,
+        name=NAME,
+        architecture="x86_64",
+        root_device="/dev/sda1",
+        root_gib=15,
+        state="available",
+    )
 
 
 def zones(account: AwsAccount) -> tuple[Zone, ...]:
     """Return the default subnets of the region."""
-    subnets = account.client("ec2").describe_subnets(
-        Filters=[{"Name": "default-for-az", "Values": ["true"]}]
-    )["Subnets"]
-    found = [Zone(each["AvailabilityZone"], each["SubnetId"], each["VpcId"]) for each in subnets]
+    subnets = backend("ec2", account.region).describe_subnets()
+    found = [Zone(each.availability_zone, each.id, each.vpc_id) for each in subnets]
     return tuple(sorted(found, key=lambda zone: zone.name))
 
 
@@ -69,39 +81,60 @@ def order(account: AwsAccount, promotion: str = ID, **given: object) -> LaunchRe
     return replace(usual, **given)
 
 
-def living(account: AwsAccount, promotion: str = ID) -> dict[str, list]:
-    """Return all that is there of a promotion, asked for plainly: not as the sweep does."""
+def launch(account: AwsAccount, request: LaunchRequest, **options: object) -> Launched:
+    """Launch by a clock whose waits are over at once."""
+    return launching.launch(account, request, **{"clock": FastClock(at_least=15).clock} | options)
+
+
+def sweep(account: AwsAccount, promotion: str = ID, **options: object) -> list[Found]:
+    """Sweep by such a clock, to the first look that finds nothing."""
+    usual = {"settled": 0, "clock": FastClock(at_least=15).clock}
+    return sweeping.sweep(account, promotion, **usual | options)
+
+
+def living(account: AwsAccount, kind: str, promotion: str = ID) -> list[dict]:
+    """Return what is there of a promotion, asked for plainly: not as the sweep does."""
     ec2, iam, ssm = (account.client(name) for name in ("ec2", "iam", "ssm"))
     tagged = [{"Name": f"tag:{RUN_TAG}", "Values": [promotion]}]
-    reservations = ec2.describe_instances(Filters=tagged)["Reservations"]
-    return {
-        "instances": [
+    if kind == "instances":
+        return [
             instance
-            for each in reservations
+            for each in ec2.describe_instances(Filters=tagged)["Reservations"]
             for instance in each["Instances"]
             if instance["State"]["Name"] != "terminated"
-        ],
-        "volumes": ec2.describe_volumes(Filters=tagged)["Volumes"],
-        "groups": [
-            each
-            for each in ec2.describe_security_groups()["SecurityGroups"]
-            if promotion in each["GroupName"]
-        ],
-        "profiles": [
-            each
-            for each in iam.list_instance_profiles()["InstanceProfiles"]
-            if promotion in each["InstanceProfileName"]
-        ],
-        "roles": [each for each in iam.list_roles()["Roles"] if promotion in each["RoleName"]],
-        "secrets": [
-            each for each in ssm.describe_parameters()["Parameters"] if promotion in each["Name"]
-        ],
-    }
+        ]
+    if kind == "volumes":
+        return ec2.describe_volumes(Filters=tagged)["Volumes"]
+    found, name = {
+        "groups": lambda: (ec2.describe_security_groups()["SecurityGroups"], "GroupName"),
+        "profiles": lambda: (
+            iam.list_instance_profiles()["InstanceProfiles"],
+            "InstanceProfileName",
+        ),
+        "roles": lambda: (iam.list_roles()["Roles"], "RoleName"),
+        "secrets": lambda: (ssm.describe_parameters()["Parameters"], "Name"),
+    }[kind]()
+    return [each for each in found if promotion in each[name]]
 
 
 def counts(account: AwsAccount, promotion: str = ID) -> dict[str, int]:
-    """Return how many there are of each."""
-    return {kind: len(found) for kind, found in living(account, promotion).items()}
+    """Return how many there are of each, as moto itself knows, whatever requests would show."""
+    ec2, iam, ssm = (backend(name, account.region) for name in ("ec2", "iam", "ssm"))
+    instances = [each for one in ec2.reservations.values() for each in one.instances]
+    ours = {name for name, tags in ec2.tags.items() if tags.get(RUN_TAG) == promotion}
+    names = {
+        "groups": [each.name for of_vpc in ec2.groups.values() for each in of_vpc.values()],
+        "profiles": [each.name for each in iam.instance_profiles.values()],
+        "roles": [each.name for each in iam.roles.values()],
+        "secrets": list(ssm._parameters),
+    }
+    return {
+        "instances": len(
+            [each for each in instances if each.id in ours and each.state != "terminated"]
+        ),
+        "volumes": len(ours & ec2.volumes.keys()),
+        **{kind: sum(promotion in name for name in those) for kind, those in names.items()},
+    }
 
 
 ONE_OF_EACH = {

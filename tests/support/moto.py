@@ -2,28 +2,49 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
+import re
 import threading
-import urllib.request
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import lru_cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
+from functools import cache, partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from boto3.session import Session
 from botocore.loaders import create_loader
 
-from tests.support.ubuntu_images import add_image, set_parameter
+from tests.support.aws_proxy import ProxyServer
+from tests.support.in_process import (
+    HttpReply,
+    HttpRequest,
+    connect_boto3,
+    of_application,
+    serving,
+)
+from tests.support.ubuntu_images import add_image, backend, set_parameter
 from toolkit.cloud.aws.account import AwsAccount
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
+    from botocore.config import Config
     from botocore.loaders import Loader
+
+    from tests.support.in_process import Server
 
 REGION = "eu-west-1"
 AMI = "ami-00000001"
+FAMILIES = re.compile(r"(c[5-7]|m[5-7]|g4dn|t3)\w*\.")
+"""Families of instance types that moto knows in tests: with all, each look at one takes long."""
+
+OFFERED_IN = re.compile(r"availability-zone/(eu-|us-east-1\b)")
+"""Where it offers them: in regions of tests, and in that of MinIO."""
+
 # What would lead boto3 elsewhere than to the tests' servers.
 FOREIGN = (
     "AWS_CA_BUNDLE",
@@ -37,6 +58,9 @@ FOREIGN = (
     "AWS_SESSION_TOKEN",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
 )
+
+# Where boto3 looks for its configuration: in each test elsewhere, and seldom there.
+CONFIGURATION = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")
 
 
 @dataclass
@@ -66,11 +90,17 @@ class Moto:
         Its address; ``AWS_ENDPOINT_URL`` is it.
     region
         ``AWS_REGION``.
+    server
+        Answers requests of this process.
+    proxy
+        A server in front of it.
     """
 
     url: str
     region: str
     environment: pytest.MonkeyPatch
+    server: Server
+    proxy: ProxyServer
 
     def account(self) -> AwsAccount:
         """Return the account with the credentials that stand in the environment now."""
@@ -85,67 +115,154 @@ class Moto:
     def equip(self, region: str = REGION, *, image: str = AMI) -> None:
         """Let a region have Ubuntu, and its default VPC an internet gateway, as AWS's have."""
         set_parameter(region, add_image(region, image))
-        ec2 = self.account().client("ec2", region=region)
-        (vpc,) = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
-        gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
-        ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc["VpcId"])
-        (table,) = ec2.describe_route_tables(
-            Filters=[{"Name": "vpc-id", "Values": [vpc["VpcId"]]}]
-        )["RouteTables"]
-        ec2.create_route(
-            RouteTableId=table["RouteTableId"],
-            DestinationCidrBlock="0.0.0.0/0",
-            GatewayId=gateway,
-        )
+        ec2 = backend("ec2", region)
+        (vpc,) = ec2.describe_vpcs()
+        gateway = ec2.create_internet_gateway()
+        ec2.attach_internet_gateway(gateway.id, vpc.id)
+        (table,) = ec2.describe_route_tables()
+        ec2.create_route(table.id, "0.0.0.0/0", gateway_id=gateway.id)
 
     def sign_in(self, user: str, policy: dict | None = None) -> None:
         """Make a user, give it the policy (none: it may do nothing), and act as it from now on."""
-        iam = self.account().client("iam")
-        iam.create_user(UserName=user)
+        iam = backend("iam", self.region)
+        iam.create_user(self.region, user)
         if policy is not None:
-            iam.put_user_policy(
-                UserName=user, PolicyName="tests", PolicyDocument=json.dumps(policy)
-            )
-        key = iam.create_access_key(UserName=user)["AccessKey"]
-        self.environment.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
-        self.environment.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+            iam.put_user_policy(user, "tests", json.dumps(policy))
+        key = iam.create_access_key(user)
+        # The same in each test: so boto3's clients are.
+        key.access_key_id = f"AKIA{user.upper():Q<16}"
+        key.secret_access_key = f"{user:/<40}"
+        self.environment.setenv("AWS_ACCESS_KEY_ID", key.access_key_id)
+        self.environment.setenv("AWS_SECRET_ACCESS_KEY", key.secret_access_key)
 
-    def enforce(self) -> None:
+    def enforce(self, *, on: bool = True) -> None:
         """Heed policies from now on, to the end of the test."""
-        self._post("reset-auth", "0")
+        from moto import settings
+        from moto.core.responses import ActionAuthenticatorMixin
+
+        settings.INITIAL_NO_AUTH_ACTION_COUNT = 0 if on else float("inf")
+        ActionAuthenticatorMixin.request_count = 0
 
     def reset(self) -> None:
         """Forget everything."""
-        self._post("reset-auth", "inf")
-        self._post("reset", "")
+        from moto.moto_api._internal import moto_api_backend
 
-    def _post(self, action: str, body: str) -> None:
-        request = urllib.request.Request(
-            f"{self.url}/moto-api/{action}",
-            data=body.encode(),
-            headers={"Content-Type": "text/plain"},  # a form's content moto would not see
-        )
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30):
-            pass
+        self.enforce(on=False)
+        moto_api_backend.reset()
+
+
+@dataclass(frozen=True)
+class MotoServer:
+    """moto in this process: as a function, for other processes by its URL, and behind a proxy."""
+
+    url: str
+    answer: Server
+    proxy: ProxyServer
 
 
 @pytest.fixture(scope="session")
-def moto_url() -> Iterator[str]:
-    """Start moto's server in this process, where ``moto.backends.get_backend`` sets its states."""
+def moto_server() -> Iterator[MotoServer]:
+    """Start moto in this process, where ``moto.backends.get_backend`` sets its states."""
+    from moto.backends import get_backend
     from moto.server import ThreadedMotoServer
+    from moto.utilities.utils import load_resource
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    answer = of_application(_application())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("moto.utilities.utils.load_resource", partial(_resource, load_resource))
+        get_backend("ec2")
+    for service in ("iam", "s3", "ssm", "sts"):
+        get_backend(service)
+    gc.collect()
+    gc.freeze()  # or each full collection looks through all that moto and botocore consist of
+    proxy = ProxyServer(url)
     try:
-        yield f"http://{host}:{port}"
+        with serving(url, answer), proxy.running(), pytest.MonkeyPatch.context() as patch:
+            for name in COMPUTED_ONCE:
+                module, _, function = name.rpartition(".")
+                patch.setattr(name, cache(getattr(import_module(module), function)))
+            yield MotoServer(url, answer, proxy)
     finally:
         server.stop()
 
 
-@lru_cache
+@pytest.fixture(scope="session")
+def moto_url(moto_server: MotoServer) -> str:
+    return moto_server.url
+
+
+def _resource(load: Callable[[str], Any], name: str) -> Any:
+    """Return a resource of moto's, of EC2's instance types only those that the tests speak of."""
+    if "instance_type_offerings" in name and not OFFERED_IN.search(name):
+        return []
+    content = load(name)
+    if "instance_type_offerings" in name:
+        return [each for each in content if FAMILIES.match(each["InstanceType"])]
+    if "instance_types" in name:
+        return {kind: facts for kind, facts in content.items() if FAMILIES.match(kind)}
+    return content
+
+
+def _application() -> Callable[..., object]:
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+    application = DomainDispatcherApplication(create_backend_app)
+    application.get_backend_for_host = cache(application.get_backend_for_host)
+    return application
+
+
+COMPUTED_ONCE = (
+    "botocore.useragent.sanitize_user_agent_string_component",
+    "moto.core.responses.method_names_from_class",
+    "moto.kms.models.generate_private_key",  # for SSM's secrets, which nobody decrypts elsewhere
+    "xmltodict._validate_name",
+)
+"""What moto and botocore compute in each request, the same again: a third of their time."""
+
+
+@cache
 def _loader(paths: str | None) -> Loader:
     return create_loader(paths)
+
+
+def _session(region_name: str) -> Session:
+    """Return a session of boto3, which takes long to make: the same for the same environment."""
+    if any(Path(os.environ[name]).exists() for name in CONFIGURATION):
+        return _SharedSession(region_name=region_name)
+    leading = (
+        each
+        for each in os.environ.items()
+        if each[0] not in CONFIGURATION
+        and (each[0].startswith("AWS_") or each[0].lower().endswith("_proxy"))
+    )
+    return _session_like(region_name, *sorted(leading))
+
+
+@cache
+def _session_like(region_name: str, *_: tuple[str, str]) -> Session:
+    return _SharedSession(region_name=region_name)
+
+
+class _SharedSession(Session):
+    """A session that makes each client once."""
+
+    def __init__(self, region_name: str) -> None:
+        super().__init__(region_name=region_name)
+        self._lock = threading.Lock()
+        self._made: dict[str, object] = {}
+
+    def client(self, service_name: str, *, region_name: str, config: Config) -> object:
+        about = json.dumps([service_name, region_name, config.retries])
+        with self._lock:
+            if about not in self._made:
+                self._made[about] = super().client(
+                    service_name, region_name=region_name, config=config
+                )
+            return self._made[about]
 
 
 @pytest.fixture
@@ -164,6 +281,11 @@ def no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatc
         monkeypatch.delenv(name, raising=False)
     # Each session reads the descriptions of its services, EC2's in a second: once is enough.
     monkeypatch.setattr("botocore.session.create_loader", _loader)
+    monkeypatch.setattr("boto3.session.Session", _session)
+    # So shared, clients would remember how often others have tried again. And nobody waits.
+    monkeypatch.setattr("botocore.retries.quota.RetryQuota.acquire", lambda *_: True)
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
+    connect_boto3(monkeypatch)
     return monkeypatch
 
 
@@ -176,11 +298,12 @@ def aws_keys(no_aws: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 @pytest.fixture
-def moto(moto_url: str, aws_keys: pytest.MonkeyPatch) -> Iterator[Moto]:
+def moto(moto_server: MotoServer, aws_keys: pytest.MonkeyPatch) -> Iterator[Moto]:
     """Give an empty moto in which everything is allowed, and lead boto3 to it."""
-    aws_keys.setenv("AWS_ENDPOINT_URL", moto_url)
+    url, answer, proxy = moto_server.url, moto_server.answer, moto_server.proxy
+    aws_keys.setenv("AWS_ENDPOINT_URL", url)
     aws_keys.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # which each reset would read anew
-    server = Moto(moto_url, REGION, aws_keys)
+    server = Moto(url, REGION, aws_keys, answer, proxy)
     server.reset()
     yield server
     server.reset()
@@ -190,40 +313,26 @@ def moto(moto_url: str, aws_keys: pytest.MonkeyPatch) -> Iterator[Moto]:
 def answering(
     aws_keys: pytest.MonkeyPatch,
 ) -> Iterator[Callable[[str, Callable[[str], Reply]], Answering]]:
-    """Return a function that puts a server of ours in the place of a service.
+    """Return a function that puts a function of ours in the place of a service, in this process.
 
     It takes boto3's name of the service and a function that makes the reply to a request's body.
     """
-    servers: list[ThreadingHTTPServer] = []
+    with ExitStack() as exits:
 
-    def serve(service: str, reply: Callable[[str], Reply]) -> Answering:
-        seen: list[str] = []
+        def serve(service: str, reply: Callable[[str], Reply]) -> Answering:
+            seen: list[str] = []
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                seen.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
-                answer = reply(seen[-1])
-                body = answer.body.encode()
-                self.send_response(answer.status)
-                self.send_header("Content-Type", answer.type)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+            def answer(request: HttpRequest) -> HttpReply:
+                seen.append(request.body.decode())
+                made = reply(seen[-1])
+                return HttpReply(made.status, [("Content-Type", made.type)], made.body.encode())
 
-            def log_message(self, *_: object) -> None:
-                pass
+            url = f"http://{service}.tests.invalid"
+            exits.enter_context(serving(url, answer))
+            aws_keys.setenv(f"AWS_ENDPOINT_URL_{service.upper()}", url)
+            return Answering(url, seen)
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}"
-        aws_keys.setenv(f"AWS_ENDPOINT_URL_{service.upper()}", url)
-        return Answering(url, seen)
-
-    yield serve
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+        yield serve
 
 
 @pytest.fixture

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Surroundings", "surroundings"]
 
+# Before a test gives itself another one: the metadata service takes minutes to build.
+CACHE = cache_folder()
+
 
 @dataclass
 class Surroundings:
@@ -59,7 +62,7 @@ class Surroundings:
         self, credentials: RoleCredentials | None = None, **options: Any
     ) -> Iterator[None]:
         """Run the metadata service, always at the same address; default: a role that may do all."""
-        program = built_service(cache_folder(), log=self.folder / "metadata-build.log")
+        program = built_service(CACHE, log=self.folder / "metadata-build.log")
         handed_out = credentials or self.role()
         with metadata_service(program, handed_out, folder=self.folder, port=self.port, **options):
             yield

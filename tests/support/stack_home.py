@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import psutil
 import pytest
+from minio import Minio
+from minio.deleteobjects import DeleteObject
 
 import localstack
 from localstack import StackSettings
@@ -18,7 +21,6 @@ def settings_of_tests(home: Path) -> StackSettings:
     """Return the settings of the stack in a folder: free ports, more cores than tests use."""
     return localstack.StackSettings(
         root=home,
-        name="tests",
         minio_port=0,
         minio_console_port=0,
         spark_port=0,
@@ -39,3 +41,26 @@ def processes_of_stack(settings: StackSettings) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
+
+
+def empty_bucket(settings: StackSettings) -> None:
+    """Delete all objects of a stack, markers of folders too, if it runs."""
+    if (state := localstack.state(settings)) is None:
+        return
+    client = Minio(
+        state.s3_endpoint.removeprefix("http://"),
+        state.access_key_id,
+        state.secret_access_key,
+        secure=False,
+    )
+    names = [each.object_name for each in client.list_objects(state.bucket, recursive=True)]
+    errors = client.remove_objects(state.bucket, [DeleteObject(name) for name in names])
+    assert list(errors) == []
+
+
+def end_stack(home: Path) -> list[psutil.Process]:
+    """End the stack in a folder, delete the folder, and return processes that are left."""
+    settings = settings_of_tests(home)
+    localstack.down(settings)
+    shutil.rmtree(home, ignore_errors=True)
+    return processes_of_stack(settings)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from toolkit.cloud.clock import MACHINE_CLOCK, Clock
 from toolkit.cloud.node.log import quoted
 from toolkit.errors import JobError, ToolkitError
 from toolkit.runs import RunFolder
@@ -18,40 +19,52 @@ if TYPE_CHECKING:
     from toolkit.cloud.status import PromotionFolder, Status
     from toolkit.progress import Progress
 
-__all__ = [
-    "BOOT_SECONDS",
-    "LOST_SECONDS",
-    "SILENT_SECONDS",
-    "NodeDiedError",
-    "follow",
-    "release_run",
-]
+__all__ = ["FollowLimits", "NodeDiedError", "follow", "release_run"]
 
-SILENT_SECONDS = 45.0
-"""A node whose status has not changed for so long is told of: it writes one every 5 seconds, while
-it boots every 10, and a request of its may take some until S3 answers. It is dead, unless EC2 says
-that its instance runs."""
-
-LOST_SECONDS = 300.0
-"""A node that has been silent for so long is dead, even if its instance runs: no request of its to
-S3 takes so long, with all retries."""
-
-BOOT_SECONDS = 300.0
-"""An instance that has said nothing so long after its launch will not: EC2 takes a minute to boot
-Ubuntu, and the boot script some seconds to its first status."""
-
-_POLL_SECONDS = 2.0
-_INSTANCE_EVERY_SECONDS = 10.0
-# How long this machine may be without network, or the store without an answer.
-_STORE_SECONDS = 120.0
 # EC2's names for an instance that does not come back:
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-lifecycle.html
 _GONE = frozenset({"shutting-down", "terminated", "stopping", "stopped"})
-# What the node may still say while its instance shuts down.
-_LAST_WORDS_SECONDS = 15.0
 # Of a node that has worked for hours, only the end of the log is of interest.
 _CHUNKS_SHOWN = 4
 _LINES_TOLD = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FollowLimits:
+    """How long each kind of silence may last, in seconds.
+
+    Parameters
+    ----------
+    silent
+        A node whose status has not changed for so long is reported. It writes one every 5 seconds,
+        while it boots every 10, and a request to S3 may take some. It is dead, unless EC2 says that
+        its instance runs.
+    lost
+        A node that has been silent for so long is dead, even if its instance runs: no request to S3
+        takes so long, with all retries.
+    boot
+        An instance that has said nothing so long after its launch will not: EC2 takes a minute to
+        boot Ubuntu, and the boot script some seconds to its first status.
+    last_words
+        What a node may still say while its instance shuts down.
+    store
+        How long this machine may be without network, or the store without an answer.
+    poll
+        Between two looks at the bucket.
+    instance
+        Between two looks at the instance.
+    """
+
+    silent: float = 45.0
+    lost: float = 300.0
+    boot: float = 300.0
+    last_words: float = 15.0
+    store: float = 120.0
+    poll: float = 2.0
+    instance: float = 10.0
+
+
+_USUAL = FollowLimits()
 
 
 class NodeDiedError(JobError):
@@ -74,10 +87,8 @@ def follow(  # noqa: PLR0913 - what is told to whom, and how patiently
     progress: Progress,
     on_line: Callable[[str], None],
     instance_state: Callable[[], str | None] = lambda: None,
-    silent_seconds: float = SILENT_SECONDS,
-    lost_seconds: float = LOST_SECONDS,
-    boot_seconds: float = BOOT_SECONDS,
-    poll_seconds: float = _POLL_SECONDS,
+    limits: FollowLimits = _USUAL,
+    clock: Clock = MACHINE_CLOCK,
 ) -> Status:
     """Wait until a promotion's node has ended, and tell meanwhile what it does.
 
@@ -96,14 +107,10 @@ def follow(  # noqa: PLR0913 - what is told to whom, and how patiently
         Gets each new line of the log.
     instance_state
         Returns EC2's name for the state of the node's instance; None if it is not known.
-    silent_seconds
-        After how long a silence the node is dead, or told of if its instance runs.
-    lost_seconds
-        After how long a silence it is dead although its instance runs.
-    boot_seconds
-        After how long the first word of the node has to be there.
-    poll_seconds
-        Between two looks.
+    limits
+        After which silence the node counts as dead.
+    clock
+        Measures the time and makes the pauses between two looks.
 
     Returns
     -------
@@ -119,20 +126,16 @@ def follow(  # noqa: PLR0913 - what is told to whom, and how patiently
     """
     stages = _Stages(progress)
     log = _LogReader(folder, on_line)
-    node = _Liveness(
-        instance_state,
-        silent_seconds=silent_seconds,
-        lost_seconds=lost_seconds,
-        boot_seconds=boot_seconds,
-    )
+    node = _Liveness(instance_state, limits, clock)
     unreadable_since: float | None = None
     while True:
         try:
             status = folder.status()
             log.read()
         except JobError as exc:
-            unreadable_since = unreadable_since or time.monotonic()
-            if time.monotonic() - unreadable_since > _STORE_SECONDS:
+            if unreadable_since is None:
+                unreadable_since = clock.now()
+            if clock.now() - unreadable_since > limits.store:
                 raise _lost(folder, exc) from exc
         else:
             unreadable_since = None
@@ -149,7 +152,7 @@ def follow(  # noqa: PLR0913 - what is told to whom, and how patiently
             if node.is_told_of:
                 said = quoted(log.last_lines)
                 progress.say(f"The node says nothing, but its instance runs. It said last:{said}")
-        time.sleep(poll_seconds)
+        clock.sleep(limits.poll)
 
 
 def release_run(folder: PromotionFolder) -> str | None:
@@ -273,19 +276,13 @@ class _Liveness:
     """Judges whether a node can still be heard of."""
 
     def __init__(
-        self,
-        instance_state: Callable[[], str | None],
-        *,
-        silent_seconds: float,
-        lost_seconds: float,
-        boot_seconds: float,
+        self, instance_state: Callable[[], str | None], limits: FollowLimits, clock: Clock
     ) -> None:
         self._instance_state = instance_state
-        self._silent_seconds = silent_seconds
-        self._lost_seconds = lost_seconds
-        self._boot_seconds = boot_seconds
+        self._limits = limits
+        self._clock = clock
         self._last: Status | None = None
-        self._changed = time.monotonic()
+        self._changed = clock.now()
         self._asked: float | None = None
         self._gone: tuple[str, float] | None = None
         self._runs = False
@@ -294,25 +291,25 @@ class _Liveness:
 
     def why_dead(self, status: Status | None) -> str | None:
         """Say why there is nothing more to wait for, given what could just be read; else None."""
-        now = time.monotonic()
+        now, limits = self._clock.now(), self._limits
         if status != self._last:
             self._last, self._changed = status, now
-        if self._asked is None or now - self._asked >= _INSTANCE_EVERY_SECONDS:
+        if self._asked is None or now - self._asked >= limits.instance:
             self._asked = now
             with suppress(ToolkitError):  # of the node's state we learn from the bucket as well
                 state = self._instance_state()
                 self._runs = state == "running"
                 if state in _GONE and self._gone is None:
                     self._gone = state, now
-        if self._gone is not None and now - self._gone[1] >= _LAST_WORDS_SECONDS:
+        if self._gone is not None and now - self._gone[1] >= limits.last_words:
             return f"its instance is {self._gone[0]}"
         silence = now - self._changed
         if status is None:
-            is_dead = silence >= self._boot_seconds
+            is_dead = silence >= limits.boot
             return f"it has not said a word within {silence:.0f} s" if is_dead else None
-        was_silent, self._is_silent = self._is_silent, silence >= self._silent_seconds
+        was_silent, self._is_silent = self._is_silent, silence >= limits.silent
         self.is_told_of = self._is_silent and self._runs and not was_silent
-        if silence >= (self._lost_seconds if self._runs else self._silent_seconds):
+        if silence >= (limits.lost if self._runs else limits.silent):
             return f"it has been silent for {silence:.0f} s"
         return None
 

@@ -18,6 +18,7 @@ from toolkit.cloud.aws.account import AwsError, CapacityError, aws_errors
 from toolkit.cloud.aws.names import IAM_PATH, RUN_TAG, resource_name, spark_secret_name, tags
 from toolkit.cloud.aws.patience import repeat
 from toolkit.cloud.aws.policy import NODE_TRUST
+from toolkit.cloud.clock import MACHINE_CLOCK, Clock
 from toolkit.errors import JobError
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ def launch(
     *,
     say: Callable[[str], None] = lambda _: None,
     patience: float = _PATIENCE_SECONDS,
+    clock: Clock = MACHINE_CLOCK,
 ) -> Launched:
     """Start the instances, or go on with what an interrupted launch of the same promotion has made.
 
@@ -151,6 +153,8 @@ def launch(
         Told each step before it is taken.
     patience
         Seconds for AWS to see in one service what was made in another.
+    clock
+        Measures the time and makes the pauses.
 
     Raises
     ------
@@ -163,7 +167,7 @@ def launch(
     JobError
         Something of the promotion's name is there and not the promotion's, or not as it should be.
     """
-    work = _Launch(account, request, say, patience)
+    work = _Launch(account, request, say, patience, clock)
     if there := work.running():
         return there
     group = work.security_group()
@@ -289,6 +293,7 @@ class _Launch:
     request: LaunchRequest
     say: Callable[[str], None]
     patience: float
+    clock: Clock
 
     @property
     def name(self) -> str:
@@ -375,7 +380,7 @@ class _Launch:
                 )
             return dict(group)
 
-        group = repeat(look, again=lambda exc: exc.code == _UNSEEN, seconds=self.patience)
+        group = self._repeat(look, again=lambda exc: exc.code == _UNSEEN)
         self._require_ours(group.get("Tags", []), f"security group {group['GroupId']}")
         own = [group["GroupId"]]
         for rule in group["IpPermissions"]:
@@ -501,11 +506,14 @@ class _Launch:
                 return call()
 
         try:
-            return repeat(once, again=lambda exc: exc.code == unseen, seconds=self.patience)
+            return self._repeat(once, again=lambda exc: exc.code == unseen)
         except AwsError as exc:
             if exc.code != there:
                 raise
             return None
+
+    def _repeat(self, call: Callable[[], T], *, again: Callable[[AwsError], bool]) -> T:
+        return repeat(call, again=again, seconds=self.patience, clock=self.clock)
 
     def _require_ours(self, marks: Iterable[Mapping[str, str]], what: str) -> None:
         if {mark["Key"]: mark["Value"] for mark in marks}.get(RUN_TAG) != self.request.promotion:
@@ -554,9 +562,7 @@ class _Launch:
         for number in range(_TOKENS):
             asked = wanted | {"ClientToken": _token(wanted, number)}
             try:
-                started = repeat(
-                    partial(self._run, asked, zone), again=self._is_unseen, seconds=self.patience
-                )
+                started = self._repeat(partial(self._run, asked, zone), again=self._is_unseen)
             except AwsError as exc:
                 if exc.code != _ENDED:
                     raise

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from toolkit.cloud.aws.account import AwsAccount, CredentialsError
 from toolkit.cloud.aws.policy import node_policy
 from toolkit.cloud.bundle import find_manifest, make_bundle, upload
+from toolkit.cloud.clock import MACHINE_CLOCK, Clock
 from toolkit.cloud.follow import NodeDiedError, follow, release_run
 from toolkit.cloud.job import JOB, JobDescription
 from toolkit.cloud.journal import PromotionRecord, load_record, save_record, unfinished
@@ -65,6 +66,13 @@ __all__ = ["Desk", "DetachedError", "Ending", "Here", "come_back", "promote", "r
 LastStep = Literal["rehearse", "plan", "tear down"]
 
 
+class BundleMaker(Protocol):
+    """Makes the bundle of a job in a folder: `toolkit.cloud.bundle.make_bundle`."""
+
+    def __call__(self, folder: Path, job: JobDescription, *, profile: Profile) -> Bundle:
+        """Make it."""
+
+
 @dataclass(frozen=True)
 class Here:
     """The machine that promotes, as far as that needs it.
@@ -78,11 +86,17 @@ class Here:
         Processor cores that the local runs had.
     stand_in
         Runs a boot script here as an instance would.
+    make_bundle
+        Makes the bundle.
+    clock
+        Measures how long AWS and the node take, and makes the pauses between two looks.
     """
 
     storage: Storage | None
     cores: int
     stand_in: StandIn | None = None
+    make_bundle: BundleMaker = make_bundle
+    clock: Clock = MACHINE_CLOCK
 
     def rate(self, model: PreparedModel) -> MeasuredRate | None:
         """Return how fast this machine was with a network; None if that is not known."""
@@ -205,14 +219,14 @@ def promote(  # noqa: PLR0913 - what, where, and how far
         with _stage(desk, "Bundle"):
             model = _model(request, source, bucket=here.storage or storage, own=storage)
             job = _describe(request, profile, model, source)
-            bundle = make_bundle(Path(scratch) / "bundle", job, profile=profile)
+            bundle = here.make_bundle(Path(scratch) / "bundle", job, profile=profile)
         fingerprint = _fingerprint(bundle, job, profile, source)
         before: _Promotion | None = None
         has_looked = False
         if last == "tear down":
             # No credentials, no bucket: the preflight tells all that is wrong at once.
             with suppress(JobError, CredentialsError):
-                before = _interrupted(storage, fingerprint, desk)
+                before = _interrupted(storage, fingerprint, desk, here.clock)
                 has_looked = True
         if before and before.is_served():
             return before.see_through()
@@ -231,7 +245,7 @@ def promote(  # noqa: PLR0913 - what, where, and how far
         facts = _look(profile, desk, allow_cross_region=allow_cross_region)
         _check_job(job, source)
         if not has_looked:
-            before = _interrupted(storage, fingerprint, desk)
+            before = _interrupted(storage, fingerprint, desk, here.clock)
         account = AwsAccount(facts.region)
         plan = make_plan(
             account,
@@ -252,6 +266,7 @@ def promote(  # noqa: PLR0913 - what, where, and how far
             PromotionFolder(storage, plan.promotion),
             _record(plan, fingerprint=fingerprint, bundle=bundle.identity),
             desk,
+            here.clock,
         )
         promotion.save()
         promotion.send(bundle, job, source, rehearsal=rehearsal, here=here)
@@ -330,14 +345,16 @@ def resume(  # noqa: PLR0913 - what, where, and what is to be other than before
         return None
     record = _record(plan, fingerprint=before.fingerprint, bundle=before.bundle)
     if before.region != facts.region:
-        sweep(AwsAccount(before.region), promotion_id, say=desk.progress.say)
-    promotion = _Promotion(account, folder, record, desk)
+        sweep(AwsAccount(before.region), promotion_id, say=desk.progress.say, clock=here.clock)
+    promotion = _Promotion(account, folder, record, desk, here.clock)
     promotion.save()
     folder.write_job(job.to_json().encode())
     return promotion.carry_out(_launch_request(plan, job, before.bundle))
 
 
-def come_back(promotion_id: str, profile: Profile, *, desk: Desk) -> Ending:
+def come_back(
+    promotion_id: str, profile: Profile, *, desk: Desk, clock: Clock = MACHINE_CLOCK
+) -> Ending:
     """Follow a promotion again, from this machine or another one, to its end.
 
     Parameters
@@ -348,6 +365,8 @@ def come_back(promotion_id: str, profile: Profile, *, desk: Desk) -> Ending:
         Whose bucket it is in.
     desk
         Is told.
+    clock
+        As of `Here`.
 
     Raises
     ------
@@ -365,7 +384,7 @@ def come_back(promotion_id: str, profile: Profile, *, desk: Desk) -> Ending:
             remedy=f"Start one with `toolkit promote --resume {promotion_id}`, or remove what is "
             f"there with `toolkit sweep {promotion_id}`.",
         )
-    return _Promotion(account, folder, record, desk).see_through()
+    return _Promotion(account, folder, record, desk, clock).see_through()
 
 
 @dataclass
@@ -376,6 +395,7 @@ class _Promotion:
     folder: PromotionFolder
     record: PromotionRecord
     desk: Desk
+    clock: Clock
 
     @property
     def id(self) -> str:
@@ -478,7 +498,7 @@ class _Promotion:
         """Remove all that is left in AWS, prove it, and put down that the promotion is over."""
         try:
             with _stage(self.desk, "Tear-down"):
-                removed = sweep(self.account, self.id, say=self.desk.progress.say)
+                removed = self._sweep()
         except BaseException:
             self.desk.progress.say(
                 f"Something may be left: remove it with `toolkit sweep {self.id}`."
@@ -488,6 +508,9 @@ class _Promotion:
             self.record = self.record.ended(outcome, error=error)
             self.save()
         return removed
+
+    def _sweep(self) -> list[Found]:
+        return sweep(self.account, self.id, say=self.desk.progress.say, clock=self.clock)
 
     @contextmanager
     def _detaching(self) -> Iterator[None]:
@@ -512,6 +535,7 @@ class _Promotion:
                 progress=self.desk.progress,
                 on_line=self.desk.log_line,
                 instance_state=lambda: node_state(self.account, self.id),
+                clock=self.clock,
             )
         except NodeDiedError as exc:
             self.desk.progress.say(exc.message)
@@ -524,7 +548,7 @@ class _Promotion:
         status = self.folder.status()
         if status is not None or node_state(self.account, self.id) is not None:
             self.desk.progress.say("The node that was there has ended: what it has left is removed")
-            sweep(self.account, self.id, say=self.desk.progress.say)
+            self._sweep()
             release_run(self.folder)
         self.folder.begin_anew()
 
@@ -636,10 +660,11 @@ def _rehearse(
         stand_in=here.stand_in,
         progress=desk.progress,
         on_line=desk.log_line,
+        clock=here.clock,
     )
 
 
-def _interrupted(storage: Storage, fingerprint: str, desk: Desk) -> _Promotion | None:
+def _interrupted(storage: Storage, fingerprint: str, desk: Desk, clock: Clock) -> _Promotion | None:
     """Return the promotion of the same request that somebody was interrupted in; else None."""
     record = unfinished(storage, fingerprint)
     if record is None:
@@ -648,7 +673,7 @@ def _interrupted(storage: Storage, fingerprint: str, desk: Desk) -> _Promotion |
         f"Promotion {record.promotion_id} of {record.began_at} was interrupted: it goes on."
     )
     folder = PromotionFolder(storage, record.promotion_id)
-    return _Promotion(AwsAccount(record.region), folder, record, desk)
+    return _Promotion(AwsAccount(record.region), folder, record, desk, clock)
 
 
 def _check_job(job: JobDescription, source: ImageSource) -> None:

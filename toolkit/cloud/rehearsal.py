@@ -24,6 +24,7 @@ from toolkit.ahead import in_order
 from toolkit.cloud.aws.account import Identity
 from toolkit.cloud.aws.policy import Policy, node_policy
 from toolkit.cloud.bundle import upload
+from toolkit.cloud.clock import MACHINE_CLOCK, Clock
 from toolkit.cloud.follow import NodeDiedError, follow
 from toolkit.cloud.node.log import quoted
 from toolkit.cloud.node.user_data import NodeBoot, user_data
@@ -114,6 +115,7 @@ def rehearse(  # noqa: PLR0913 - what, on which images, where, and who is told
     progress: Progress,
     on_line: Callable[[str], None],
     images: int = SAMPLE_IMAGES,
+    clock: Clock = MACHINE_CLOCK,
 ) -> Rehearsal:
     """Run a promotion's bundle on this machine as an instance would, on some of the images.
 
@@ -135,6 +137,8 @@ def rehearse(  # noqa: PLR0913 - what, on which images, where, and who is told
         Gets each new line of the node's log.
     images
         At most so many images.
+    clock
+        Measures how long the node takes, and makes the pauses between two looks.
 
     Raises
     ------
@@ -166,7 +170,7 @@ def rehearse(  # noqa: PLR0913 - what, on which images, where, and who is told
             has_secret=False,
         )
         with stand_in(user_data(boot), policy=policy) as machine:
-            _followed(folder, machine, progress=progress, on_line=on_line)
+            _followed(folder, machine, progress=progress, on_line=on_line, clock=clock)
         record = RunRecord.from_json(storage.read(folder.file("result.json")))
     return Rehearsal(record, sample)
 
@@ -273,6 +277,7 @@ def _followed(
     *,
     progress: Progress,
     on_line: Callable[[str], None],
+    clock: Clock,
 ) -> None:
     """Wait until the node is done.
 
@@ -287,15 +292,16 @@ def _followed(
             progress=progress,
             on_line=on_line,
             instance_state=lambda: _state(folder, machine),
+            clock=clock,
         )
     except _EndedError as exc:
         raise _failed(f"the node's boot script ended with exit code {exc.code}", machine) from None
     except NodeDiedError as exc:
         raise _failed(exc.reason, machine) from exc
     # After its last status, the script still has the end of the log to ship.
-    deadline = time.monotonic() + _ENDING_SECONDS
-    while machine.exit_code() is None and time.monotonic() < deadline:
-        time.sleep(_POLL_SECONDS)
+    deadline = clock.now() + _ENDING_SECONDS
+    while machine.exit_code() is None and clock.now() < deadline:
+        clock.sleep(_POLL_SECONDS)
     if last.phase != "done":
         raise _failed(last.error or last.phase, machine, last)
 

@@ -25,6 +25,7 @@ from toolkit.cloud.aws.names import (
     spark_secret_name,
 )
 from toolkit.cloud.aws.patience import Patience
+from toolkit.cloud.clock import MACHINE_CLOCK, Clock
 from toolkit.cloud.launch import ROLE_POLICY
 from toolkit.errors import JobError
 
@@ -129,13 +130,14 @@ def find(account: AwsAccount, promotion: str | None = None) -> list[Found]:
     ]
 
 
-def sweep(
+def sweep(  # noqa: PLR0913 - what is removed, how patiently, and who is told
     account: AwsAccount,
     promotion: str,
     *,
     say: Callable[[str], None] = lambda _: None,
     patience: float = _PATIENCE_SECONDS,
     settled: float = _SETTLED_SECONDS,
+    clock: Clock = MACHINE_CLOCK,
 ) -> list[Found]:
     """Remove all that a promotion has left, whoever runs it, and prove that nothing is there.
 
@@ -155,6 +157,8 @@ def sweep(
         Seconds until what can't be removed yet counts as left.
     settled
         Seconds for which nothing must have been there.
+    clock
+        Measures the time and makes the pauses.
 
     Returns
     -------
@@ -168,7 +172,8 @@ def sweep(
     AwsError
         AWS does not show what there is, does not answer, or the credentials have expired.
     """
-    return _Sweep(account, promotion, say).run(Patience(patience), settled=settled)
+    work = _Sweep(account, promotion, say, clock)
+    return work.run(Patience(patience, clock), settled=settled)
 
 
 @dataclass
@@ -190,6 +195,7 @@ class _Sweep:
     account: AwsAccount
     promotion: str
     say: Callable[[str], None]
+    clock: Clock
     seen: dict[str, Found] = field(default_factory=dict)
     refused: dict[str, AwsError] = field(default_factory=dict)
     waiting: dict[str, AwsError] = field(default_factory=dict)
@@ -207,7 +213,7 @@ class _Sweep:
                 if patience.is_over or all(each.title in self.refused for each in left):
                     raise self._still_there(left)
             elif left is not None:
-                quiet = quiet or Patience(settled)
+                quiet = quiet or Patience(settled, self.clock)
                 if quiet.is_over:
                     return list(self.seen.values())
             (quiet or patience).pause()
@@ -224,7 +230,7 @@ class _Sweep:
         return left
 
     def _is_stale_for_long(self) -> bool:
-        self.stale = self.stale or Patience(_STALE_SECONDS)
+        self.stale = self.stale or Patience(_STALE_SECONDS, self.clock)
         return self.stale.is_over
 
     def _remove(self, left: list[Found]) -> None:

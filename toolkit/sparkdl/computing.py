@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark import Accumulator
     from pyspark.sql import Column
+    from pyspark.sql.types import DataType
 
     from toolkit.sparkdl.results import Results
 
-__all__ = ["Loaded", "Program", "computation"]
+__all__ = ["Computation", "Loaded", "Program"]
 
 # Results that wait in a worker: a flattened network gives 1.6 MB for an image.
 _PORTION_BYTES = 16 << 20
@@ -72,39 +73,43 @@ class Loaded(Protocol):
         """Compute n results, of any shape, from an array of shape (n, …)."""
 
 
-def computation(
-    program: Program, results: Results, *, bad: Accumulator[int]
-) -> Callable[[Column], Column]:
-    """Return the function of Spark that computes a column.
+@dataclass(frozen=True)
+class Computation:
+    """Computes a column from another: pieces of a column in, pieces of the computed one out.
 
     Parameters
     ----------
     program
         What to do with the cells.
     results
-        What kind of column it becomes.
+        What kind of column they become.
     bad
         Counts the cells that can't be read.
     """
-    compute = _Computation(program, results, bad)
 
-    def columns(cells: Iterator[pa.Array]) -> Iterator[pa.Array]:
-        return compute(cells)
-
-    # PySpark reads the kind of function from its hints, which must be types and not their names.
-    columns.__annotations__ = dict.fromkeys(("cells", "return"), Iterator[pa.Array])
-    # As deterministic, Spark would move a filter on the result below it, and compute it twice.
-    computed = arrow_udf(columns, results.data_type).asNondeterministic()
-    return cast("Callable[[Column], Column]", computed)
-
-
-@dataclass(frozen=True)
-class _Computation:
     program: Program
     results: Results
     bad: Accumulator[int]
 
+    @property
+    def data_type(self) -> DataType:
+        """The type of the computed column."""
+        return self.results.data_type
+
+    def function(self) -> Callable[[Column], Column]:
+        """Return the function of Spark that computes the column on the executors."""
+
+        def columns(cells: Iterator[pa.Array]) -> Iterator[pa.Array]:
+            return self(cells)
+
+        # PySpark reads the kind of function from its hints, which must be types, not their names.
+        columns.__annotations__ = dict.fromkeys(("cells", "return"), Iterator[pa.Array])
+        # As deterministic, Spark would move a filter on the result below it, and compute it twice.
+        computed = arrow_udf(columns, self.data_type).asNondeterministic()
+        return cast("Callable[[Column], Column]", computed)
+
     def __call__(self, columns: Iterator[pa.Array]) -> Iterator[pa.Array]:
+        """Compute the column, on an executor."""
         first = next(columns, None)
         if first is None:
             return

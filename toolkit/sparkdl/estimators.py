@@ -28,7 +28,7 @@ from toolkit.errors import JobError
 from toolkit.jobs import slots
 from toolkit.sparkdl.bad_rows import CountsBadRows
 from toolkit.sparkdl.cells import plain_cells
-from toolkit.sparkdl.computing import computation
+from toolkit.sparkdl.computing import Computation
 from toolkit.sparkdl.keras_image import (
     CanLoadImage,
     KerasImageFileTransformer,
@@ -367,11 +367,11 @@ class KerasImageFileEstimator(
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Return images and labels: shapes (n, height, width, channels) and (n, classes)."""
         loader = pickled(self.getImageLoader(), "The imageLoader")
-        load = computation(
+        load = Computation(
             _TrainingImages(loader, model.input_shape),
             _Packed(),
-            bad=self._bad.counter(dataset.sparkSession),
-        )
+            self._bad.counter(dataset.sparkSession),
+        ).function()
         columns: list[Column] = [load(dataset[self.getInputCol()])]
         if self.getLabelCol():
             columns.append(dataset[self.getLabelCol()])

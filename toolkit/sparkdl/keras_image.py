@@ -14,7 +14,7 @@ from pyspark.sql.types import StringType
 from toolkit.images.decode import UnreadableImage
 from toolkit.sparkdl.bad_rows import CountsBadRows
 from toolkit.sparkdl.cells import plain_cells
-from toolkit.sparkdl.computing import computation
+from toolkit.sparkdl.computing import Computation
 from toolkit.sparkdl.keras_models import HasKerasModel, pickled, share_model
 from toolkit.sparkdl.params import HasColumns, HasOutputMode, check_output, given, input_type
 from toolkit.sparkdl.persistence import Attached, Attachment, FileAttachment, ObjectAttachment
@@ -130,16 +130,20 @@ class KerasImageFileTransformer(
         return self
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
+        compute = self._computation(dataset).function()
+        return dataset.withColumn(self.getOutputCol(), compute(dataset[self.getInputCol()]))
+
+    def _computation(self, dataset: DataFrame) -> Computation:
+        """Check the columns and the parameters, and return what the executors compute."""
         check_uris(dataset, self.getInputCol())
         check_output(dataset, self.getOutputCol())
         spark = dataset.sparkSession
         model = share_model(spark, self.getModelFile())
-        compute = computation(
+        return Computation(
             _ImageFiles(model, pickled(self.getImageLoader(), "The imageLoader")),
             results_of(model, self.getOutputMode(), self.getModelFile()),
-            bad=self._bad.counter(spark),
+            self._bad.counter(spark),
         )
-        return dataset.withColumn(self.getOutputCol(), compute(dataset[self.getInputCol()]))
 
 
 def check_uris(dataset: DataFrame, name: str) -> None:

@@ -11,7 +11,7 @@ from pyspark.sql.types import ArrayType, FloatType, NumericType
 
 from toolkit.sparkdl.bad_rows import CountsBadRows
 from toolkit.sparkdl.cells import array_of, list_cells, vector_cells
-from toolkit.sparkdl.computing import computation
+from toolkit.sparkdl.computing import Computation
 from toolkit.sparkdl.keras_models import HasKerasModel, share_model
 from toolkit.sparkdl.params import HasColumns, check_output, given, input_type, is_vector
 from toolkit.sparkdl.persistence import Attached, Attachment, FileAttachment, ObjectAttachment
@@ -86,6 +86,11 @@ class KerasTransformer(Transformer, HasColumns, HasKerasModel, CountsBadRows, At
         return self
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
+        compute = self._computation(dataset).function()
+        return dataset.withColumn(self.getOutputCol(), compute(dataset[self.getInputCol()]))
+
+    def _computation(self, dataset: DataFrame) -> Computation:
+        """Check the columns and the parameters, and return what the executors compute."""
         spark = dataset.sparkSession
         input_type(
             dataset, self.getInputCol(), expected=_EXPECTED, fits=lambda kind: _axes(kind) > 0
@@ -99,12 +104,11 @@ class KerasTransformer(Transformer, HasColumns, HasKerasModel, CountsBadRows, At
             expected=f"{_EXPECTED} of {axes} axes, as the model {self.getModelFile()} takes",
             fits=lambda kind: _axes(kind) == axes,
         )
-        compute = computation(
+        return Computation(
             _Numbers(model, vectors=is_vector(kind)),
             Tensors(FloatType(), len(model.output_shape)),
-            bad=self._bad.counter(spark),
+            self._bad.counter(spark),
         )
-        return dataset.withColumn(self.getOutputCol(), compute(dataset[self.getInputCol()]))
 
 
 _EXPECTED = "arrays of numbers, or vectors of MLlib,"

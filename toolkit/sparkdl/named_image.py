@@ -11,7 +11,7 @@ from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
 
 from toolkit.models import CLASSES, EXACT_PRECISIONS, MODELS
 from toolkit.sparkdl.bad_rows import CountsBadRows
-from toolkit.sparkdl.computing import computation
+from toolkit.sparkdl.computing import Computation
 from toolkit.sparkdl.networks import NamedNetwork, Source, share_network
 from toolkit.sparkdl.params import (
     HasColumns,
@@ -118,10 +118,18 @@ class _NamedImageTransformer(
         """Return what the network computes in."""
         return str(self.getOrDefault(self.precision))
 
-    def _apply(
+    def _transform(self, dataset: DataFrame) -> DataFrame:
+        compute = self._computation(dataset).function()
+        return dataset.withColumn(self.getOutputCol(), compute(dataset[self.getInputCol()]))
+
+    def _computation(self, dataset: DataFrame) -> Computation:
+        """Check the columns and the parameters, and return what the executors compute."""
+        raise NotImplementedError
+
+    def _computation_of(
         self, dataset: DataFrame, *, head: Head, resampling: Resampling, results: Results
-    ) -> DataFrame:
-        """Add the column of what the network gives."""
+    ) -> Computation:
+        """Check the columns, and return the computation of what the network gives."""
         kind = input_type(
             dataset,
             self.getInputCol(),
@@ -138,12 +146,11 @@ class _NamedImageTransformer(
             head=head,
         )
         source: Source = "file" if is_file(kind) else "struct"
-        compute = computation(
+        return Computation(
             NamedNetwork(network, source, resampling, self.getBatchSize()),
             results,
-            bad=self._bad.counter(spark),
+            self._bad.counter(spark),
         )
-        return dataset.withColumn(self.getOutputCol(), compute(dataset[self.getInputCol()]))
 
 
 class DeepImageFeaturizer(_NamedImageTransformer):
@@ -257,8 +264,8 @@ class DeepImageFeaturizer(_NamedImageTransformer):
         flat = self.getModelName() in _FLAT_IN_SPARKDL
         return optional(self, self.pooling) or ("none" if flat else "avg")
 
-    def _transform(self, dataset: DataFrame) -> DataFrame:
-        return self._apply(
+    def _computation(self, dataset: DataFrame) -> Computation:
+        return self._computation_of(
             dataset,
             head="pooled" if self.getPooling() == "avg" else "flat",
             resampling=_SCALE_HINTS[self.getScaleHint()],
@@ -365,9 +372,9 @@ class DeepImagePredictor(_NamedImageTransformer):
         """Return how many classes are given."""
         return int(self.getOrDefault(self.topK))
 
-    def _transform(self, dataset: DataFrame) -> DataFrame:
+    def _computation(self, dataset: DataFrame) -> Computation:
         decode = self.getDecodePredictions()
-        return self._apply(
+        return self._computation_of(
             dataset,
             head="classes",
             resampling="bilinear",

@@ -17,7 +17,7 @@ from pyspark.ml.param import Param, Params
 from toolkit.images.decode import UnreadableImage
 from toolkit.sparkdl.bad_rows import CountsBadRows
 from toolkit.sparkdl.cells import ImageCell, image_cells
-from toolkit.sparkdl.computing import computation
+from toolkit.sparkdl.computing import Computation
 from toolkit.sparkdl.image.pixels import stored_pixels
 from toolkit.sparkdl.image.rows import swap_channels
 from toolkit.sparkdl.params import (
@@ -249,6 +249,11 @@ class TFImageTransformer(Transformer, HasColumns, HasOutputMode, CountsBadRows, 
         return 1 if optional(self, self.channelOrder) == "L" else 3
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
+        compute = self._computation(dataset).function()
+        return dataset.withColumn(self.getOutputCol(), compute(dataset[self.getInputCol()]))
+
+    def _computation(self, dataset: DataFrame) -> Computation:
+        """Check the columns and the parameters, and return what the executors compute."""
         needed: tuple[Param[Any], ...] = (
             self.channelOrder,
             self.graph,
@@ -269,12 +274,11 @@ class TFImageTransformer(Transformer, HasColumns, HasOutputMode, CountsBadRows, 
         taken = _image_input(graph, self.getInputTensor())
         output = _image_output(graph, self.getOutputTensor())
         spark = dataset.sparkSession
-        compute = computation(
+        return Computation(
             _OnImages(share_graph(spark, graph), taken, output.name, self.getChannelOrder()),
             _results(output, self.getOutputMode()),
-            bad=self._bad.counter(spark),
+            self._bad.counter(spark),
         )
-        return dataset.withColumn(self.getOutputCol(), compute(dataset[self.getInputCol()]))
 
 
 @dataclass(frozen=True)

@@ -246,31 +246,34 @@ class TFTransformer(Transformer, CountsBadRows, Attached):
         """Return None."""
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
-        graph = self._needed("tfInputGraph")
-        columns = [column for column, _ in self._needed("inputMapping")]
-        inputs = _tensors(graph, [name for _, name in self.getInputMapping()])
-        outputs = [graph.output(name) for name, _ in self._needed("outputMapping")]
+        compute = self._computation(dataset).function()
         added = [column for _, column in self.getOutputMapping()]
-        _check_added(dataset, added)
-
-        feeds = [
-            _feed(dataset, column, tensor) for column, tensor in zip(columns, inputs, strict=True)
-        ]
-        spark = dataset.sparkSession
-        compute = _Computation(
-            share_graph(spark, graph),
-            tuple(feeds),
-            tuple(each.name for each in outputs),
-            tuple(_results(each) for each in outputs),
-            self._bad.counter(spark),
-        )
-        computed = compute.function()(*(_numbers(dataset, column) for column in columns))
+        computed = compute(*(_numbers(dataset, column) for column, _ in self.getInputMapping()))
         # One column for all outputs, so that they are computed once, then one for each.
         together = f"{self.uid}__outputs"
         result = dataset.withColumn(together, computed)
         return result.withColumns(
             {column: result[together].getField(f"_{i}") for i, column in enumerate(added)}
         ).drop(together)
+
+    def _computation(self, dataset: DataFrame) -> _Computation:
+        """Check the columns and the parameters, and return what the executors compute."""
+        graph = self._needed("tfInputGraph")
+        columns = [column for column, _ in self._needed("inputMapping")]
+        inputs = _tensors(graph, [name for _, name in self.getInputMapping()])
+        outputs = [graph.output(name) for name, _ in self._needed("outputMapping")]
+        _check_added(dataset, [column for _, column in self.getOutputMapping()])
+        feeds = [
+            _feed(dataset, column, tensor) for column, tensor in zip(columns, inputs, strict=True)
+        ]
+        spark = dataset.sparkSession
+        return _Computation(
+            share_graph(spark, graph),
+            tuple(feeds),
+            tuple(each.name for each in outputs),
+            tuple(_results(each) for each in outputs),
+            self._bad.counter(spark),
+        )
 
     def _needed(self, name: str) -> Any:
         value = optional(self, self.getParam(name))

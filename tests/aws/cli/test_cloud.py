@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.aws_proxy import denial, leading_through
+from tests.support.launches import launch, order
 from toolkit.cli.cloud import aws_profile
-from toolkit.cloud.aws.policy import node_policy
-from toolkit.cloud.launch import LaunchRequest, launch
-from toolkit.cloud.preflight import preflight
 from toolkit.cloud.status import PromotionFolder, Status
 from toolkit.cloud.sweep import find
 from toolkit.errors import RequestError
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from toolkit.cloud.launch import Launched
-
-pytestmark = pytest.mark.slow  # requests to moto, by the hundred
 
 ID = "20261125-101500-123ab"
 OTHER_ID = "20261125-101500-456cd"
@@ -124,25 +120,8 @@ def test_profile_that_is_not_of_aws_or_has_no_bucket_of_its_own_is_refused(
 @pytest.fixture
 def launched(aws) -> Callable[..., Launched]:
     """Return a function that launches a promotion of one node."""
-    profile = load_profile("aws")
-    facts = preflight(profile).require()
-    policy = node_policy(facts.identity, region=facts.region, bucket=facts.bucket)
-
-    def start(promotion: str = ID, owner: str = "ann") -> Launched:
-        return launch(
-            aws.account(),
-            LaunchRequest(
-                promotion=promotion,
-                owner=owner,
-                image=facts.image,
-                zones=facts.zones,
-                types=(facts.instance_type.name,),
-                user_data="#!/bin/bash\n",
-                policy=policy,
-            ),
-        )
-
-    return start
+    account = aws.account()
+    return lambda promotion=ID, owner="ann": launch(account, order(account, promotion, owner=owner))
 
 
 def kinds(aws, promotion: str = ID) -> list[str]:
@@ -158,6 +137,11 @@ def test_where_nothing_is_left_sweep_says_so(call, aws) -> None:
 
 def test_sweep_shows_all_promotions_asks_and_removes_them(call, aws, launched) -> None:
     instances = [launched().instance_ids[0], launched(OTHER_ID, "bob").instance_ids[0]]
+    declined = call("sweep", typed="n\n")
+    assert declined.returncode == 1
+    assert "Nothing was removed." in declined.stderr
+    assert declined.stdout.strip() == ""  # Python's input() writes a blank
+    assert kinds(aws) == KINDS
     done = call("sweep", typed="y\n")
     assert done.returncode == 0, done.stderr
     told, _, after = done.stderr.partition("Remove all of this?")
@@ -169,15 +153,6 @@ def test_sweep_shows_all_promotions_asks_and_removes_them(call, aws, launched) -
         assert instance in done.stdout
     assert f"Nothing of {ID}, {OTHER_ID} is left in eu-west-1." in done.stdout
     assert find(aws.account()) == []
-
-
-def test_sweep_that_is_declined_removes_nothing(call, aws, launched) -> None:
-    launched()
-    done = call("sweep", typed="n\n")
-    assert done.returncode == 1
-    assert "Nothing was removed." in done.stderr
-    assert done.stdout.strip() == ""  # Python's input() writes a blank
-    assert kinds(aws) == KINDS
 
 
 def test_sweep_without_a_terminal_asks_for_yes_and_shows_what_there_is(call, aws, launched) -> None:

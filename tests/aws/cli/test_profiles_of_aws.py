@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-import pytest
-
 from toolkit.cloud.aws.account import Identity
 from toolkit.cloud.aws.instance_profile import ExistingProfile
 from toolkit.cloud.aws.policy import (
@@ -39,7 +37,6 @@ def policy_of(call, *arguments: str) -> dict:
 # --- check ---
 
 
-@pytest.mark.slow
 def test_check_of_an_account_in_order_says_what_it_found(call, aws: Moto, bucket) -> None:
     done = call("profile", "check")
     assert done.returncode == 0, done.stderr
@@ -50,7 +47,6 @@ def test_check_of_an_account_in_order_says_what_it_found(call, aws: Moto, bucket
     assert "promote --plan" in done.stderr
 
 
-@pytest.mark.slow
 def test_check_prints_facts_or_problems_as_json(call, aws: Moto, monkeypatch) -> None:
     document = json.loads(call("profile", "check", "--json").stdout)
     assert document["problems"] == []
@@ -68,7 +64,6 @@ def test_check_prints_facts_or_problems_as_json(call, aws: Moto, monkeypatch) ->
     assert "2 problems" in done.stderr
 
 
-@pytest.mark.slow
 def test_check_allows_another_region_to_who_will_pay(call, aws: Moto, monkeypatch) -> None:
     aws.equip("eu-central-1")
     monkeypatch.setenv("TOOLKIT_AWS__REGION", "eu-central-1")
@@ -99,7 +94,6 @@ def test_check_of_an_unknown_profile_is_refused(call, bucket) -> None:
 # --- policy ---
 
 
-@pytest.mark.slow
 def test_policy_is_the_one_that_is_needed_and_iam_takes_it(call, aws: Moto, bucket) -> None:
     done = call("profile", "policy")
     assert done.returncode == 0, done.stderr
@@ -123,7 +117,6 @@ def test_policy_needs_no_credentials(call, bucket, monkeypatch) -> None:
     assert "arn:aws-cn:ec2:cn-north-1:*:instance/*" in call("profile", "policy").stdout
 
 
-@pytest.mark.slow
 def test_policy_with_any_account_is_one_that_iam_takes(call, aws: Moto, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         patch.delenv("AWS_ACCESS_KEY_ID")
@@ -184,7 +177,6 @@ def test_policy_of_the_nodes_serves_several_of_them(call, bucket) -> None:
     assert f"--assume-role-policy-document '{NODE_TRUST}'" in done.stderr
 
 
-@pytest.mark.slow
 def test_policy_with_an_instance_profile_of_ones_own_passes_its_role_alone(
     call, aws: Moto, bucket, monkeypatch
 ) -> None:

@@ -1,5 +1,6 @@
-"""The account, a job and a bundle."""
+"""The account, directly and through a server in front of it."""
 
-from tests.support.bundles import account, aws, bundle, checkout, direct, front, job, made, model
+from tests.support.bundles import account, direct, front
+from tests.support.bundles import paper_model as model
 
-__all__ = ["account", "aws", "bundle", "checkout", "direct", "front", "job", "made", "model"]
+__all__ = ["account", "direct", "front", "model"]

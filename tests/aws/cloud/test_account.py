@@ -25,8 +25,6 @@ from toolkit.errors import RequestError
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.slow  # requests to moto
-
 REGION = "eu-west-1"
 TOKEN = "FwoGZXIvYXdzEBYaDHVubWlzdGFrYWJsZQ"
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.aws_proxy import denial, refusal
+from tests.support.clock import FastClock
 from tests.support.launches import (
     AMI,
     ID,
@@ -21,19 +22,19 @@ from tests.support.launches import (
     THREE_NODES,
     TYPES,
     counts,
+    launch,
     living,
     order,
+    sweep,
     tags_of,
     zones,
 )
 from toolkit.cloud.aws.account import AccessDeniedError, AwsError, CapacityError, QuotaError
 from toolkit.cloud.aws.instance_profile import ExistingProfile
 from toolkit.cloud.aws.names import resource_name, spark_secret_name
-from toolkit.cloud.launch import ROLE_POLICY, launch
-from toolkit.cloud.sweep import find, sweep
+from toolkit.cloud.launch import ROLE_POLICY
+from toolkit.cloud.sweep import find
 from toolkit.errors import JobError
-
-pytestmark = pytest.mark.slow  # requests to moto, by the hundred
 
 NAME = resource_name(ID)
 TAGS = {
@@ -42,6 +43,7 @@ TAGS = {
     "toolkit:owner": "ann",
     "toolkit:region": "eu-west-1",
 }
+TWO_NODES = THREE_NODES | {"instances": 2, "volumes": 2}
 NO_CAPACITY = "InsufficientInstanceCapacity"
 
 
@@ -52,7 +54,7 @@ class KilledError(Exception):
 def test_instance_is_what_was_asked_for(account):
     launched = launch(account, order(account))
 
-    (instance,) = living(account)["instances"]
+    (instance,) = living(account, "instances")
     assert launched.instance_ids == (instance["InstanceId"],)
     assert not launched.adopted
     assert not launched.spot
@@ -75,14 +77,14 @@ def test_instance_is_what_was_asked_for(account):
 
 def test_user_data_arrives_byte_for_byte(account):
     launch(account, order(account))
-    (instance,) = living(account)["instances"]
+    (instance,) = living(account, "instances")
     assert base64.b64decode(attribute(account, instance, "userData")) == SCRIPT.encode()
 
 
 def test_disk_is_encrypted_and_goes_with_the_instance(account):
     launch(account, order(account, volume_gib=48))
-    (instance,) = living(account)["instances"]
-    (volume,) = living(account)["volumes"]
+    (instance,) = living(account, "instances")
+    (volume,) = living(account, "volumes")
     (disk,) = instance["BlockDeviceMappings"]
     assert disk["DeviceName"] == instance["RootDeviceName"]
     assert disk["Ebs"]["VolumeId"] == volume["VolumeId"]
@@ -93,7 +95,7 @@ def test_disk_is_encrypted_and_goes_with_the_instance(account):
 
 def test_group_of_one_node_lets_nobody_in_and_everything_out(account):
     launch(account, order(account))
-    (group,) = living(account)["groups"]
+    (group,) = living(account, "groups")
     assert group["IpPermissions"] == []
     (way_out,) = group["IpPermissionsEgress"]
     assert way_out["IpProtocol"] == "-1"
@@ -128,11 +130,11 @@ def test_several_nodes_share_a_zone_a_group_and_a_secret(account):
     launched = launch(account, order(account, nodes=3))
 
     assert counts(account) == THREE_NODES
-    instances = living(account)["instances"]
+    instances = living(account, "instances")
     assert {each["Placement"]["AvailabilityZone"] for each in instances} == {launched.zone}
     by_index = sorted(instances, key=lambda each: each["AmiLaunchIndex"])
     assert launched.instance_ids == tuple(each["InstanceId"] for each in by_index)
-    (group,) = living(account)["groups"]
+    (group,) = living(account, "groups")
     (rule,) = group["IpPermissions"]
     assert rule["IpProtocol"] == "-1"
     assert [pair["GroupId"] for pair in rule["UserIdGroupPairs"]] == [group["GroupId"]]
@@ -150,7 +152,7 @@ def test_secret_is_encrypted_tagged_and_told_to_nobody(account):
     assert len(kept["Value"]) >= 43  # 256 bits in base64
     marks = ssm.list_tags_for_resource(ResourceType="Parameter", ResourceId=name)
     assert tags_of(marks) == TAGS
-    (first, _) = living(account)["instances"]
+    (first, _) = living(account, "instances")
     assert kept["Value"].encode() not in base64.b64decode(attribute(account, first, "userData"))
     assert kept["Value"] not in "\n".join(said)
 
@@ -185,16 +187,16 @@ def test_profile_of_somebody_else_is_used_and_nothing_made_beside_it(account):
 
     launch(account, order(account, existing=existing))
 
-    (instance,) = living(account)["instances"]
+    (instance,) = living(account, "instances")
     assert instance["IamInstanceProfile"]["Arn"] == arn
     assert counts(account) == ONE_OF_EACH | {"profiles": 0, "roles": 0}
-    sweep(account, ID, settled=0)
+    sweep(account)
     assert iam.get_instance_profile(InstanceProfileName="theirs")
 
 
 def test_owner_that_no_tag_can_hold_is_spelt_differently(account):
     launch(account, replace(order(account), owner="ann,smith;#1"))
-    assert tags_of(living(account)["roles"][0] | role_tags(account)) == TAGS | {
+    assert tags_of(living(account, "roles")[0] | role_tags(account)) == TAGS | {
         "toolkit:owner": "ann_smith__1"
     }
 
@@ -256,7 +258,7 @@ def test_when_there_is_nothing_anywhere_all_answers_are_told(front, moto, direct
         for zone in zones(direct):
             assert f"{kind} in {zone.name}: {NO_CAPACITY}" in caught.value.message
     assert caught.value.code == NO_CAPACITY
-    sweep(account, ID, settled=0)
+    sweep(account)
     assert counts(account) == NOTHING
 
 
@@ -310,11 +312,13 @@ def test_ec2_is_given_time_to_see_what_is_new(front, moto, code, message):
 
 
 def test_but_not_for_ever(front, moto):
+    clock = FastClock(at_least=30)
     front.rule = first(99, "RunInstances", "InvalidParameterValue", "Invalid IAM Instance Profile")
     account = moto.account()
     with pytest.raises(AwsError, match="Invalid IAM Instance Profile"):
-        launch(account, order(account), patience=0.5)
-    assert 1 < front.count("ec2:RunInstances") < 6
+        launch(account, order(account), clock=clock.clock)
+    assert 120 <= clock.time < 180
+    assert front.count("ec2:RunInstances") == 5
 
 
 def test_other_invalid_parameters_are_not_waited_for(front, moto):
@@ -388,12 +392,11 @@ def test_token_of_an_instance_that_has_ended_is_followed_by_another(front, moto)
 # --- interrupted ---
 
 
-@pytest.mark.parametrize("nodes", [1, 3])
-def test_killed_before_any_step_and_called_again_there_is_one_of_each(account, nodes):
+def test_killed_before_any_step_and_called_again_there_is_one_of_each(account, moto):
     steps = []
-    launch(account, order(account, nodes=nodes), say=steps.append)
-    sweep(account, ID, settled=0)
+    launch(account, order(account, nodes=2), say=steps.append)
     for number in range(len(steps)):
+        moto.reset()
         said = []
 
         def until(text: str, said: list[str] = said, last: int = number) -> None:
@@ -402,24 +405,22 @@ def test_killed_before_any_step_and_called_again_there_is_one_of_each(account, n
             said.append(text)
 
         with pytest.raises(KilledError):
-            launch(account, order(account, nodes=nodes), say=until)
+            launch(account, order(account, nodes=2), say=until)
         assert said == steps[:number]
         assert find(account, ID) == [] or number > 1
-        launch(account, order(account, nodes=nodes))
-        assert counts(account) == (ONE_OF_EACH if nodes == 1 else THREE_NODES)
-        sweep(account, ID, settled=0)
-        assert counts(account) == NOTHING
+        launch(account, order(account, nodes=2))
+        assert counts(account) == TWO_NODES
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["nothing done", "done and not told"])
 def test_each_request_may_fail_and_nothing_is_left(front, moto, direct, after):
     account = moto.account()
-    request = order(direct, nodes=3)
-    launch(account, request)
+    launch(account, order(direct, nodes=2))
     requests = len(front.asked)
-    sweep(account, ID, settled=0)
     order_of_names = []
     for number in range(requests):
+        moto.reset()
+        request = order(direct, nodes=2)
         front.asked.clear()
         front.rule = lambda asked, number=number: (
             denial(asked, after=after) if len(front.asked) > number else None
@@ -430,9 +431,10 @@ def test_each_request_may_fail_and_nothing_is_left(front, moto, direct, after):
         front.rule = lambda _: None
         if number % 2:  # swept as it is, or gone on with
             launch(account, request)
-            assert counts(direct) == THREE_NODES
-        sweep(account, ID, settled=0)
-        assert counts(direct) == NOTHING
+            assert counts(direct) == TWO_NODES
+        else:
+            sweep(account)
+            assert counts(direct) == NOTHING
     assert order_of_names == [*LAUNCH]
 
 
@@ -448,7 +450,7 @@ def test_instance_of_a_lost_reply_is_found_when_called_again(front, moto, direct
 
 def test_resumed_after_a_sweep_it_starts_anew(account):
     first = launch(account, order(account))
-    sweep(account, ID, settled=0)
+    sweep(account)
     second = launch(account, order(account))
     assert not second.adopted
     assert set(first.instance_ids).isdisjoint(second.instance_ids)
@@ -465,7 +467,7 @@ def test_two_promotions_at_once_do_not_meet(account):
     assert set(launched[0].instance_ids).isdisjoint(launched[1].instance_ids)
     for promotion in promotions:
         assert counts(account, promotion) == THREE_NODES
-    sweep(account, ID, settled=0)
+    sweep(account)
     assert counts(account, ID) == NOTHING
     assert counts(account, OTHER_ID) == THREE_NODES
     assert {each.promotion for each in find(account)} == {OTHER_ID}
@@ -507,7 +509,7 @@ def test_other_role_in_the_profile_is_not_used(account):
 def test_group_that_somebody_has_opened_is_not_used(account):
     with pytest.raises(KilledError):
         launch(account, order(account), say=killed_at(f"Role {NAME}"))
-    (group,) = living(account)["groups"]
+    (group,) = living(account, "groups")
     account.client("ec2").authorize_security_group_ingress(
         GroupId=group["GroupId"], IpProtocol="tcp", FromPort=22, ToPort=22, CidrIp="0.0.0.0/0"
     )
@@ -531,7 +533,7 @@ def role_tags(account) -> dict:
 
 
 def ids(account) -> list[str]:
-    return [each["InstanceId"] for each in living(account)["instances"]]
+    return [each["InstanceId"] for each in living(account, "instances")]
 
 
 def none_in(*subnets: str):

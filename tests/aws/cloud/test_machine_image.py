@@ -10,8 +10,6 @@ from toolkit.cloud.aws.account import AccessDeniedError, ExpiredError
 from toolkit.cloud.aws.machine_image import MachineImage, find_machine_image
 from toolkit.errors import RequestError
 
-pytestmark = pytest.mark.slow  # requests to moto, by the hundred
-
 SOMEBODY = "210987654321"
 
 

@@ -9,15 +9,12 @@ import pytest
 from tests.support.launches import IDENTITY, image, zones
 from toolkit.cloud.aws.prices import Price
 from toolkit.cloud.estimate import MeasuredRate, instance_types
-from toolkit.cloud.plan import COLUMNS, created, make_plan, measured_rate, notes, rows
+from toolkit.cloud.plan import COLUMNS, created, make_plan, notes, rows
 from toolkit.cloud.preflight import Facts
-from toolkit.models import executed_precision
 from toolkit.profiles import load_profile
 
 ID = "20261125-101500-123ab"
 RATE = MeasuredRate(images_per_second=100.0, cores=2, seconds=60.0, precision="f32")
-
-pytestmark = pytest.mark.slow  # requests to moto
 
 
 @pytest.fixture
@@ -119,10 +116,3 @@ def test_way_between_regions_is_priced(plan):
 
 def test_price_says_where_it_is_from(plan):
     assert any("built-in table of 2025" in note for note in notes(plan()))
-
-
-def test_rate_is_that_of_the_longest_run_of_the_same_network_here(storage, record, model):
-    rate = measured_rate(storage, model, cores=2)
-    assert rate.precision == executed_precision(model)
-    assert rate.images_per_second > 0
-    assert rate.seconds >= record.seconds["features"]

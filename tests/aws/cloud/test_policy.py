@@ -1,4 +1,4 @@
-"""The two policies: against AWS's reference, under moto's enforcement, and on a real S3 server."""
+"""The two policies: against AWS's reference, and under moto's enforcement."""
 
 from __future__ import annotations
 
@@ -8,15 +8,24 @@ import re
 from pathlib import Path
 
 import pytest
+from botocore.client import BaseClient
 from botocore.exceptions import ClientError
-from minio import MinioAdmin
-from minio.credentials import StaticProvider
 
 import toolkit.cloud
-from tests.support.launches import BUCKET, ID, IDENTITY, LAUNCH, OTHER_ID, order
+from tests.support.launches import (
+    BUCKET,
+    ID,
+    IDENTITY,
+    LAUNCH,
+    NOTHING,
+    counts,
+    launch,
+    order,
+    sweep,
+)
+from tests.support.ubuntu_images import backend
 from toolkit.cloud import bundle, preflight, status
 from toolkit.cloud.aws import policy
-from toolkit.cloud.aws.account import AccessDeniedError
 from toolkit.cloud.aws.instance_profile import ExistingProfile
 from toolkit.cloud.aws.machine_image import PARAMETER
 from toolkit.cloud.aws.names import spark_secret_name
@@ -28,13 +37,7 @@ from toolkit.cloud.aws.policy import (
     node_policy,
     person_policy,
 )
-from toolkit.cloud.launch import launch
-from toolkit.cloud.sweep import sweep
-from toolkit.errors import JobError
-from toolkit.profiles import S3Settings
-from toolkit.storage import Location, ObjectNotFound, Storage
-
-pytestmark = pytest.mark.slow  # requests to moto, by the hundred
+from toolkit.storage import Location
 
 REGION = "eu-west-1"
 EXISTING = ExistingProfile(
@@ -193,7 +196,7 @@ def test_policy_names_the_partition_of_the_account():
 # --- enough, and no more: against what the package calls ---
 
 
-def test_person_may_do_what_the_package_calls_and_nothing_else():
+def test_person_may_do_what_the_package_calls_and_nothing_else(no_aws):
     assert called() == person().actions - NOT_JUDGED.keys()
 
 
@@ -202,7 +205,7 @@ def called() -> set[str]:
     from botocore import xform_name
     from botocore.session import Session
 
-    session = Session()
+    session = Session()  # the one whose descriptions `no_aws` keeps
     sources = [path.read_text() for path in Path(toolkit.cloud.__path__[0]).rglob("*.py")]
     trees = [ast.walk(ast.parse(text)) for text in sources]
     words = {
@@ -235,46 +238,50 @@ def as_moto_judges(document: Policy) -> dict:
     return {"Version": "2012-10-17", "Statement": statements}
 
 
-def launch_and_sweep(account, request) -> None:
-    launch(account, request)
-    sweep(account, ID, settled=0)
-
-
 def test_launch_and_sweep_need_no_other_right(moto, direct, front):
-    request = order(direct, nodes=3)
-    moto.sign_in("ann", as_moto_judges(person()))
+    request = order(direct, nodes=3, spot=True)
+    needed = person()
+    for action in NOT_JUDGED:
+        needed = needed.without(action)
+    moto.sign_in("ann", as_moto_judges(needed))
     moto.enforce()
     front.asked.clear()
-    launch_and_sweep(moto.account(), request)
+    launch(moto.account(), request)
+    sweep(moto.account())
+    assert counts(direct) == NOTHING
     asked = {name for name in front.names() if name.partition(":")[0] in {"ec2", "iam", "ssm"}}
     assert set(LAUNCH_AND_SWEEP) == asked
-    assert asked <= person().actions
+    assert asked <= needed.actions
 
 
-@pytest.mark.parametrize("action", LAUNCH_AND_SWEEP)
-def test_launch_and_sweep_need_each_right(moto, direct, monkeypatch, action):
-    monkeypatch.setattr("toolkit.cloud.sweep._STALE_SECONDS", 0.5)
+def test_without_any_one_of_the_rights_its_request_is_denied(moto, direct, monkeypatch):
+    """What launch and sweep make of each denial, their own tests show."""
+    calls = recorded(monkeypatch)
     request = order(direct, nodes=3)
-    moto.sign_in("ann", as_moto_judges(person().without(action)))
+    moto.sign_in("ann", as_moto_judges(person()))
+    account = moto.account()
+    launch(account, request)
+    sweep(account)
     moto.enforce()
-    with pytest.raises(JobError, match=f"{action} is not allowed"):
-        launch_and_sweep(moto.account(), request)
+    for action in LAUNCH_AND_SWEEP:
+        lacking = json.dumps(as_moto_judges(person().without(action)))
+        backend("iam", REGION).put_user_policy("ann", "tests", lacking)
+        service, _, operation = action.partition(":")
+        with pytest.raises(ClientError, match=f"not authorized to perform: {action}"):
+            account.client(service)._make_api_call(operation, calls[action])
 
 
-@pytest.mark.parametrize("action", sorted(NOT_JUDGED))
-def test_moto_does_still_not_judge_these(moto, direct, action):
-    request = order(direct, nodes=3, spot=True)
-    moto.sign_in("ann", as_moto_judges(person().without(action)))
-    moto.enforce()
-    launch_and_sweep(moto.account(), request)
+def recorded(monkeypatch) -> dict[str, dict]:
+    """Return what will have been asked for with each action: the parameters, the last ones."""
+    calls: dict[str, dict] = {}
+    call = BaseClient._make_api_call
 
+    def record(client, operation: str, parameters: dict):
+        calls[f"{client.meta.service_model.service_name}:{operation}"] = parameters
+        return call(client, operation, parameters)
 
-def test_moto_does_still_not_judge_limits(moto, direct):
-    request = order(direct)
-    moto.sign_in("ann", json.loads(person().to_json()))
-    moto.enforce()
-    with pytest.raises(AccessDeniedError, match="ec2:CreateSecurityGroup is not allowed"):
-        launch(moto.account(), request)
+    monkeypatch.setattr(BaseClient, "_make_api_call", record)
+    return calls
 
 
 # --- against AWS's Service Authorization Reference ---
@@ -349,145 +356,7 @@ def plain(key: str) -> str:
     return key.partition("/")[0]
 
 
-# --- on a real S3 server, which judges resources and conditions ---
-
-
-@pytest.fixture(scope="module")
-def admin(stack):
-    address = stack.s3_endpoint.removeprefix("http://")
-    access, secret = stack.access_key_id, stack.secret_access_key
-    return MinioAdmin(endpoint=address, credentials=StaticProvider(access, secret), secure=False)
-
-
-@pytest.fixture
-def acting(storage, admin):
-    """Return a function that gives the store as one sees it who has a policy."""
-    made = []
-
-    def act(document: Policy) -> Storage:
-        name = f"tests-{len(made)}-{ID}"
-        of_s3 = [
-            each.to_dict()
-            for each in document.statements
-            if all(action.startswith("s3:") for action in each.actions)
-        ]
-        admin.policy_add(name, policy={"Version": "2012-10-17", "Statement": of_s3})
-        admin.user_add(name, "secret-of-the-tests")
-        admin.policy_set(name, user=name)
-        made.append(name)
-        settings = storage.settings.model_copy(
-            update={"access_key_id": name, "secret_access_key": "secret-of-the-tests"}
-        )
-        return Storage(S3Settings.model_validate(settings.model_dump()))
-
-    yield act
-    for name in made:
-        admin.user_remove(name)
-        admin.policy_remove(name)
-
-
-KEYS = (
-    "images/fruits/Apple/1.jpg",
-    "models/efficientnet.pth",
-    "models/prepared/key/model.json",
-    "runs/20261125/features/part-0",
-    "toolkit/bundles/sha/wheel.whl",
-    f"toolkit/promotions/{ID}/job.json",
-    f"toolkit/promotions/{OTHER_ID}/job.json",
-    "toolkit/promotions/preflight-probe",
-    "private/letter.txt",
-)
-NODE_MAY = {
-    "read": {0, 1, 2, 3, 4, 5},
-    "write": {2, 3, 5},
-    "delete": {3},
-    "list": {0, 1, 2, 3, 4, 5},
-}
-PERSON_MAY = {
-    "read": {0, 1, 2, 3, 4, 5, 6, 7},
-    "write": {0, 4, 5, 6, 7},
-    "delete": {5, 6, 7},
-    "list": {0, 1, 2, 3, 4, 5, 6, 7},
-}
-
-
-@pytest.fixture
-def objects(storage):
-    for key in KEYS:
-        storage.write(storage.location(key), b"content")
-    yield storage
-    for key in KEYS:
-        storage.delete_all(storage.location(key))
-
-
-@pytest.mark.parametrize("step", ["read", "write", "list", "delete"])
-@pytest.mark.parametrize("who", ["node", "person"])
-def test_objects_are_open_only_as_far_as_needed(objects, acting, who, step):
-    bucket = objects.settings.bucket
-    document = (
-        node_policy(IDENTITY, region=REGION, bucket=bucket, promotion=ID)
-        if who == "node"
-        else person_policy(IDENTITY, region=REGION, bucket=bucket)
-    )
-    store = acting(document)
-    allowed = set()
-    for number, key in enumerate(KEYS):
-        if is_allowed(lambda key=key: steps(store)[step](key)):
-            allowed.add(number)
-    assert allowed == (NODE_MAY if who == "node" else PERSON_MAY)[step]
-
-
-def is_allowed(call) -> bool:
-    try:
-        call()
-    except JobError as exc:
-        # obstore says so of all it does with one object, and leaves it to the server otherwise.
-        if "AccessDenied" not in str(exc.__cause__) and "denied" not in exc.message:
-            raise
-        return False
-    return True
-
-
-def steps(store: Storage) -> dict:
-    """Return what can be done with a key."""
-    import obstore
-
-    def delete(key: str) -> None:
-        location = store.location(key)
-        with toolkit.storage._translated(location):
-            obstore.delete(store._store(location.bucket), location.key)
-
-    return {
-        "read": lambda key: store.read(store.location(key)),
-        "write": lambda key: store.write(store.location(key), b"new"),
-        "list": lambda key: list(store.objects(store.location(key.rpartition("/")[0]))),
-        "delete": delete,
-    }
-
-
-def test_node_is_told_what_is_not_there(objects, acting):
-    bucket = objects.settings.bucket
-    store = acting(node_policy(IDENTITY, region=REGION, bucket=bucket, promotion=ID))
-    for folder in ("runs", "images", "toolkit/bundles", f"toolkit/promotions/{ID}"):
-        assert not store.exists(store.location(folder, "not-there"))
-        with pytest.raises(ObjectNotFound):
-            store.read(store.location(folder, "not-there"))
-
-
-@pytest.mark.parametrize(
-    ("action", "step"),
-    [
-        ("s3:GetObject", "read"),
-        ("s3:PutObject", "write"),
-        ("s3:DeleteObject", "delete"),
-        ("s3:ListBucket", "list"),
-    ],
-)
-def test_node_needs_each_right(objects, acting, action, step):
-    bucket = objects.settings.bucket
-    document = node_policy(IDENTITY, region=REGION, bucket=bucket, promotion=ID)
-    assert is_allowed(lambda: steps(acting(document))[step](KEYS[3]))
-    assert not is_allowed(lambda: steps(acting(document.without(action)))[step](KEYS[3]))
+# --- the node's, and whom they trust ---
 
 
 @pytest.mark.parametrize("may", [True, False])

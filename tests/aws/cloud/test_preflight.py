@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import threading
-import urllib.error
-import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support.aws_proxy import leading_through, refusal
+from tests.support.in_process import HttpReply, HttpRequest, serving
 from tests.support.moto import AMI, REGION
 from tests.support.ubuntu_images import add_image, set_parameter
 from toolkit.cloud.aws.instance_profile import ExistingProfile
@@ -22,8 +21,6 @@ from toolkit.profiles import Profile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-pytestmark = pytest.mark.slow  # requests to moto, by the hundred
 
 ELSEWHERE = "eu-central-1"
 BUCKET = "orchard"
@@ -195,7 +192,7 @@ def test_missing_right_in_the_bucket_is_named_and_no_probe_stays(
     problem = only_problem(report, "rights in the bucket")
     assert f"Could not {told}" in problem
     assert action in problem
-    aws._post("reset-auth", "inf")
+    aws.enforce(on=False)
     assert keys(aws) == []
 
 
@@ -626,63 +623,25 @@ def s3_in(aws) -> Iterator[Callable[..., None]]:
     the region; with 403, HeadBucket alone is refused, as to those who may list prefixes only. All
     others go on to moto; ``tells=False`` takes the header from its answers.
     """
-    servers: list[ThreadingHTTPServer] = []
+    with ExitStack() as exits:
 
-    def serve(region: str, status: int, *, tells: bool = True) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            def do_ANY(self) -> None:
+        def serve(region: str, status: int, *, tells: bool = True) -> None:
+            url = "http://127.0.0.2"  # a name would have the bucket before it
+            told = [("x-amz-bucket-region", region)]
+
+            def answer(request: HttpRequest) -> HttpReply:
                 signed = re.search(
-                    r"Credential=[^/]+/\d+/([^/]+)/s3", self.headers["Authorization"]
+                    r"Credential=[^/]+/\d+/([^/]+)/s3", request.headers["Authorization"]
                 )
-                if status == 403 and self.command == "HEAD":
-                    self.answer(403, {"x-amz-bucket-region": region} if tells else {}, b"")
-                elif signed[1] != region:
-                    refused = 301 if status == 403 else status
-                    self.answer(refused, {"x-amz-bucket-region": region}, b"")
-                else:
-                    self.pass_on()
+                if status == 403 and request.method == "HEAD":
+                    return HttpReply(403, told if tells else [])
+                if signed[1] != region:
+                    return HttpReply(301 if status == 403 else status, told)
+                reply = aws.server(request)
+                kept = [each for each in reply.headers if tells or each[0].lower() != told[0][0]]
+                return replace(reply, headers=kept)
 
-            do_HEAD = do_GET = do_PUT = do_DELETE = do_ANY  # noqa: N815
+            exits.enter_context(serving(url, answer))
+            aws.environment.setenv("AWS_ENDPOINT_URL_S3", url)
 
-            def pass_on(self) -> None:
-                length = int(self.headers.get("Content-Length", 0))
-                request = urllib.request.Request(
-                    f"{aws.url}{self.path}",
-                    data=self.rfile.read(length) if length else None,
-                    headers=dict(self.headers),
-                    method=self.command,
-                )
-                opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-                try:
-                    answer = opener.open(request, timeout=30)
-                except urllib.error.HTTPError as exc:
-                    answer = exc
-                with answer:
-                    headers = {
-                        name: value
-                        for name, value in answer.headers.items()
-                        if tells or name.lower() != "x-amz-bucket-region"
-                    }
-                    self.answer(answer.status, headers, answer.read())
-
-            def answer(self, code: int, headers: dict[str, str], body: bytes) -> None:
-                self.send_response_only(code)
-                for name, value in headers.items():
-                    if name.lower() not in {"content-length", "connection", "transfer-encoding"}:
-                        self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        aws.environment.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_port}")
-
-    yield serve
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+        yield serve

@@ -215,7 +215,6 @@ def test_table_has_no_price_of_a_region_that_it_does_not_know(aws_keys) -> None:
     assert tariff.gp3 is None
 
 
-@pytest.mark.slow
 def test_motos_missing_pricing_is_no_dead_end(moto) -> None:
     asked = Prices(moto.account())
     assert asked.on_demand(["c7i.2xlarge"])["c7i.2xlarge"].source == "built-in table of 2025"
@@ -365,7 +364,6 @@ def test_spot_price_is_the_newest_of_each_zone(answering) -> None:
     assert asked.tariff(["c7i.2xlarge"], spot=True).lowest_spot("c7i.2xlarge").usd == 0.16
 
 
-@pytest.mark.slow
 def test_motos_spot_prices_of_2006_are_none(moto) -> None:
     assert Prices(moto.account()).spot(["c5.large"]) == {}
 

@@ -29,22 +29,20 @@ def store():
         server.shutdown()
 
 
-def quickest(url):
-    took = []
-    for _ in range(5):
-        begin = time.perf_counter()
-        with build_opener(ProxyHandler({})).open(url, timeout=5) as answer:
-            assert answer.read() == b"content"
-        took.append(time.perf_counter() - begin)
-    return min(took)
+def answer_s(url):
+    """Return the seconds that an answer takes."""
+    begin = time.perf_counter()
+    with build_opener(ProxyHandler({})).open(url, timeout=60) as answer:
+        assert answer.read() == b"content"
+    return time.perf_counter() - begin
 
 
-@pytest.mark.slow
 def test_answers_are_held_back_and_the_server_goes_with_the_block(store, tmp_path):
     server = built_server(cache_folder(), log=tmp_path / "build.log")
     with slow_store(server, store, latency_ms=0, log=tmp_path / "log") as direct:
-        assert quickest(direct) < 0.08
-    with slow_store(server, store, latency_ms=80, log=tmp_path / "log") as late:
-        assert quickest(late) >= 0.08
+        # The quickest of several: a busy machine holds answers back, too.
+        assert min(answer_s(direct) for _ in range(5)) < 0.4
+    with slow_store(server, store, latency_ms=400, log=tmp_path / "log") as late:
+        assert answer_s(late) >= 0.4
     with pytest.raises(OSError, match="refused"):
-        quickest(late)
+        answer_s(late)

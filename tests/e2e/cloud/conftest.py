@@ -1,5 +1,6 @@
-"""The account, a job and a bundle."""
+"""A job and a bundle, and a developer whose secrets must not be in it."""
 
-from tests.support.bundles import account, aws, bundle, checkout, direct, front, job, made, model
+from tests.support.bundles import aws, bundle, checkout, job, made, model
+from tests.support.developer import ann
 
-__all__ = ["account", "aws", "bundle", "checkout", "direct", "front", "job", "made", "model"]
+__all__ = ["ann", "aws", "bundle", "checkout", "job", "made", "model"]

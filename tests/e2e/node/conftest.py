@@ -1,5 +1,18 @@
-"""The account, a job and a bundle."""
+"""What a node finds around it, its job, the bundle's model, and nodes of one launch."""
 
-from tests.support.bundles import account, aws, bundle, checkout, direct, front, job, made, model
+from tests.support.bundles import aws, job, made, model
+from tests.support.node_surroundings import surroundings
+from tests.support.nodes import begin
+from tests.support.spark_nodes import folder, node, parameters
 
-__all__ = ["account", "aws", "bundle", "checkout", "direct", "front", "job", "made", "model"]
+__all__ = [
+    "aws",
+    "begin",
+    "folder",
+    "job",
+    "made",
+    "model",
+    "node",
+    "parameters",
+    "surroundings",
+]

@@ -13,21 +13,21 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import boto3
 import psutil
 import pytest
 
-from tests.e2e.node.test_node import Node, begin
-from tests.support.node_surroundings import Surroundings, surroundings
+from tests.support.node_surroundings import Surroundings
+from tests.support.nodes import Node
+from tests.support.spark_nodes import NAMES, REGION, RESERVATION, SECRET
 from tests.support.store_gate import Gate, gate_before
 from tests.support.waiting import eventually
 from toolkit.cloud.aws.account import Identity
 from toolkit.cloud.aws.names import spark_secret_name
 from toolkit.cloud.aws.policy import node_policy
-from toolkit.cloud.node.spark_cluster import Master, Seat, SparkNode, _FirstNode
-from toolkit.cloud.status import PromotionFolder, Status
+from toolkit.cloud.clock import Clock
+from toolkit.cloud.node.spark_cluster import Master, SparkNode
 from toolkit.errors import JobError
-from toolkit.runs import RunRecord, new_run_id
+from toolkit.runs import RunRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,12 +35,6 @@ if TYPE_CHECKING:
 
     from toolkit.storage import Location, Storage
 
-__all__ = ["begin", "surroundings"]  # fixtures
-
-REGION = "eu-west-3"
-RESERVATION = "r-0123456789abcdef0"
-SECRET = "hush-" + "s3cr3t" * 6
-NAMES = ("i-00000000000000001", "i-00000000000000002")
 IMAGES = 240  # in ten parts: some seconds of two cores
 MAINS = ("deploy.master.Master", "deploy.worker.Worker", "ExecutorBackend", "deploy.SparkSubmit")
 
@@ -140,13 +134,6 @@ def pictures(storage: Storage, sample_files: list[Path]) -> Location:
 
 
 @pytest.fixture
-def parameters(moto_url: str):
-    """Return the client of a parameter store of our own, past this test's environment."""
-    keys = {"aws_access_key_id": "AKIATESTTESTTESTTEST", "aws_secret_access_key": "tests"}
-    return boto3.session.Session(**keys, region_name=REGION).client("ssm", endpoint_url=moto_url)
-
-
-@pytest.fixture
 def two_nodes(
     begin: Callable[..., Node],
     storage: Storage,
@@ -178,7 +165,6 @@ def contents(storage: Storage, folder: Location) -> dict[str, bytes]:
     return {each.location.key: storage.read(each.location) for each in storage.objects(folder)}
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_nodes_share_the_work_and_their_secret_stays_between_them(two_nodes, pictures, storage):
     first, second = two_nodes(pictures)
@@ -245,7 +231,6 @@ def test_two_nodes_share_the_work_and_their_secret_stays_between_them(two_nodes,
         assert not [file for file in leftovers if SECRET.encode() in file.read_bytes()]
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_work_goes_on_when_the_second_node_dies(two_nodes, pictures, storage):
     with gate_before(storage, pictures, let_through=IMAGES // 2) as gate, ExitStack() as exits:
@@ -267,41 +252,6 @@ def test_work_goes_on_when_the_second_node_dies(two_nodes, pictures, storage):
 # --- without a job -------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def folder(storage: Storage) -> PromotionFolder:
-    return PromotionFolder(storage, new_run_id())
-
-
-@pytest.fixture
-def node(
-    folder: PromotionFolder, parameters, moto_url, tmp_path, monkeypatch
-) -> Callable[[int], SparkNode]:
-    """Return a function that makes a node of a launch that has its secret."""
-    name = spark_secret_name(folder.promotion_id)
-    parameters.put_parameter(Name=name, Type="SecureString", Value=SECRET)
-    for variable, text in {
-        "AWS_ENDPOINT_URL_SSM": moto_url,
-        "AWS_ACCESS_KEY_ID": "AKIATESTTESTTESTTEST",
-        "AWS_SECRET_ACCESS_KEY": "tests",
-        "NO_PROXY": "127.0.0.1",
-    }.items():
-        monkeypatch.setenv(variable, text)
-
-    def call(index: int) -> SparkNode:
-        return SparkNode(
-            folder=folder,
-            name=f"i-{index}",
-            seat=Seat(f"127.0.0.{2 + index}", RESERVATION, REGION),
-            cores=1,
-            memory="1g",
-            log=tmp_path / f"{index}.log",
-            say=lambda _: None,
-            home=tmp_path / f"spark-{index}",
-        )
-
-    return call
-
-
 @contextmanager
 def intruding(node: SparkNode, master: Master, name: str, value: str) -> Iterator[Path]:
     """Run a worker that differs in one property; give its log."""
@@ -318,7 +268,6 @@ def intruding(node: SparkNode, master: Master, name: str, value: str) -> Iterato
             yield node.log
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_who_lacks_the_secret_or_does_not_encrypt_is_not_let_in_and_the_first_goes_on_alone(
     node, folder
@@ -344,13 +293,15 @@ def test_who_lacks_the_secret_or_does_not_encrypt_is_not_let_in_and_the_first_go
     assert not is_announced()
     with ThreadPoolExecutor() as pool:
         intruders = pool.submit(intrude)
-        leading = replace(first, say=said.append).leading(nodes=3, wait_seconds=20)
+        # The time for the others is over as soon as those have been refused.
+        clock = Clock(lambda: time.monotonic() + 1000 * intruders.done(), time.sleep)
+        leading = replace(first, say=said.append, clock=clock).leading(nodes=3)
         with leading as cluster:
             assert cluster.joined == 1
             assert stat.S_IMODE(cluster.properties.stat().st_mode) == 0o600
             refused = intruders.result()
     assert said[-1] == (
-        "Only 1 of 3 nodes have come within 20 s: the work begins without the others"
+        "Only 1 of 3 nodes have come within 300 s: the work begins without the others"
     )
     assert f"Registering worker {first.seat.address}:" in text(first.log)
     assert text(first.log).count("Registering worker") == 1
@@ -358,67 +309,9 @@ def test_who_lacks_the_secret_or_does_not_encrypt_is_not_let_in_and_the_first_go
     assert not first.home.exists()
 
 
-@pytest.mark.slow
 def test_worker_that_ends_by_itself_is_no_end_of_the_work(node, folder):
     Master("127.0.0.2", 7077, "i-0", RESERVATION).announce(folder)
     helper = replace(node(1), memory="much")
     with pytest.raises(JobError, match=r"Spark's worker has ended with exit code \d+"):
         helper.work()
     assert not helper.home.exists()
-
-
-# --- without Spark -------------------------------------------------------------------------------
-
-
-def test_master_of_another_launch_is_none(folder):
-    assert Master.find(folder, reservation=RESERVATION) is None
-    left = Master("127.0.0.2", 7077, NAMES[0], "r-of-an-earlier-launch")
-    left.announce(folder)
-    assert Master.find(folder, reservation=RESERVATION) is None
-    mine = replace(left, reservation=RESERVATION)
-    mine.announce(folder)
-    assert Master.find(folder, reservation=RESERVATION) == mine
-    assert mine.url == "spark://127.0.0.2:7077"
-
-
-def test_master_json_that_is_none_is_refused(folder):
-    folder.storage.write(folder.file("master.json"), b"[1]")
-    with pytest.raises(JobError, match="says of no master"):
-        Master.find(folder, reservation=RESERVATION)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("phase", ["done", "failed", "stopped", "interrupted"])
-def test_second_node_ends_when_the_first_has_without_a_master(folder, node, phase):
-    folder.report(Status(phase, NAMES[0]))
-    assert node(1).work() == f"the first node's is {phase}"
-
-
-def test_node_that_no_metadata_service_tells_where_it_is_says_so(monkeypatch):
-    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(JobError, match="does not say where this node is"):
-        Seat.here()
-
-
-@pytest.mark.slow
-def test_status_of_a_later_launch_is_no_sign_of_life_of_the_first_node(folder):
-    first = _FirstNode(folder, silent_seconds=0.5)
-    master = Master("127.0.0.2", 7077, NAMES[0], RESERVATION)
-    folder.report(Status("running", NAMES[0]))
-    assert first.why_over(master) is None
-    time.sleep(0.6)
-    folder.report(Status("done", NAMES[1]))
-    assert "has been silent for" in first.why_over(master)
-
-
-@pytest.mark.slow
-def test_second_node_ends_when_somebody_asks_for_it(folder, node):
-    folder.report(Status("running", NAMES[0]))
-    folder.ask_to_stop()
-    assert node(1).work() == "somebody has asked for it in the bucket"
-
-
-@pytest.mark.slow
-def test_second_node_ends_when_the_first_is_silent(folder, node):
-    folder.report(Status("booting", NAMES[0]))
-    assert "has been silent for" in node(1).work(silent_seconds=1)

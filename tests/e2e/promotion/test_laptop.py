@@ -7,10 +7,6 @@ import os
 import subprocess
 import sys
 
-import pytest
-
-pytestmark = pytest.mark.slow
-
 
 def test_spark_is_here_and_the_bucket_there(moto, mixed_folder, bad_files, tmp_path):
     moto.account().client("s3").create_bucket(

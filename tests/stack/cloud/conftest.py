@@ -1,5 +1,5 @@
-"""The account, a job and a bundle."""
+"""The default network, and a job for it."""
 
-from tests.support.bundles import account, aws, bundle, checkout, direct, front, job, made, model
+from tests.support.bundles import aws, job, model
 
-__all__ = ["account", "aws", "bundle", "checkout", "direct", "front", "job", "made", "model"]
+__all__ = ["aws", "job", "model"]

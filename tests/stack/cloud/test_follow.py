@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
-import time
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +10,9 @@ import pytest
 from pydantic import SecretStr
 
 from localstack.process import free_ports
+from tests.support.clock import FastClock
 from tests.support.waiting import eventually
-from toolkit.cloud import follow as follow_module
-from toolkit.cloud.follow import follow
+from toolkit.cloud.follow import FollowLimits, follow
 from toolkit.cloud.node.log import NodeLog
 from toolkit.cloud.status import BOOT_STAGE, PromotionFolder, Stage, Status
 from toolkit.errors import JobError
@@ -24,11 +21,12 @@ from toolkit.runs import new_run_id
 from toolkit.storage import Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 NODE = "i-0123456789abcdef0"
 QUICK = 0.05
+LIMITS = FollowLimits(boot=20, silent=20, poll=QUICK)
 
 
 @dataclass
@@ -71,28 +69,6 @@ class Node:
             file.write(text if isinstance(text, bytes) else text.encode())
         self.log.ship()
 
-    @contextmanager
-    def alive(self) -> Iterator[None]:
-        """Write the status again and again, with a clock that stands years behind."""
-        ending = threading.Event()
-
-        def beat() -> None:
-            for second in itertools.count():
-                if ending.wait(0.2):
-                    return
-                stamped = replace(self.status, heartbeat=f"2001-01-01T00:00:{second % 60:02d}Z")
-                self.folder.storage.write(
-                    self.folder.file("status.json"), stamped.to_json().encode()
-                )
-
-        thread = threading.Thread(target=beat)
-        thread.start()
-        try:
-            yield
-        finally:
-            ending.set()
-            thread.join()
-
 
 @pytest.fixture
 def told() -> Told:
@@ -114,7 +90,7 @@ def following(node: Node, told: Told) -> Callable[..., Status]:
             node.folder,
             progress=told,
             on_line=told.lines.append,
-            **{"poll_seconds": QUICK, "boot_seconds": 20, "silent_seconds": 20} | options,
+            **{"limits": LIMITS} | options,
         )
 
     return call
@@ -213,34 +189,32 @@ def test_early_end_is_returned_with_its_reason(node, told, following, phase):
 
 def test_spot_notice_is_told_once(node, told, following):
     notice = "EC2 will terminate this instance at noon"
-    with node.alive():
-
-        def script() -> None:
-            node.is_at(phase="running", notice=notice)
-            eventually(lambda: ("say", f"{notice}.") in told.calls)
-            time.sleep(5 * QUICK)
-            node.is_at(phase="interrupted")
-
-        while_following(following, script)
+    node.is_at(phase="running", notice=notice)
+    clock = FastClock(meanwhile=lambda: node.is_at(phase="interrupted") if clock.time > 9 else None)
+    following(limits=FollowLimits(), clock=clock.clock)
     assert told.calls.count(("say", f"{notice}.")) == 1
 
 
-@pytest.mark.slow
 def test_node_with_a_wrong_clock_is_alive_while_it_writes(node, following):
-    with node.alive():
-        ending = threading.Timer(3, lambda: node.is_at(phase="done"))
-        ending.start()
-        assert following(silent_seconds=1).phase == "done"
-        ending.join()
+    def beat() -> None:
+        """Write the status with a clock that stands years behind, in the end the last one."""
+        phase = "running" if clock.time < 10 * FollowLimits().silent else "done"
+        stamp = f"2001-01-01T00:{clock.time // 60:02.0f}:{clock.time % 60:02.0f}Z"
+        status = replace(node.status, phase=phase, heartbeat=stamp)
+        node.folder.storage.write(node.folder.file("status.json"), status.to_json().encode())
+
+    clock = FastClock(at_least=30, meanwhile=beat)
+    beat()
+    assert following(limits=FollowLimits(), clock=clock.clock).phase == "done"
 
 
 def test_silent_node_is_dead_and_its_last_lines_are_shown(node, told, following):
     node.is_at(phase="running", stages=(Stage("Features", total=9, done=3),))
     node.says("".join(f"line {number}\n" for number in range(40)) + "Killed")
-    began = time.monotonic()
-    with pytest.raises(JobError, match="is dead: it has been silent for 1 s") as failed:
-        following(silent_seconds=1)
-    assert time.monotonic() - began < 5
+    clock = FastClock()
+    with pytest.raises(JobError, match="is dead: it has been silent for 46 s") as failed:
+        following(limits=FollowLimits(), clock=clock.clock)
+    assert clock.time == 46
     assert node.folder.promotion_id in failed.value.message
     assert failed.value.message.endswith("\n  | line 39\n  | Killed")
     assert "line 20" not in failed.value.message
@@ -248,50 +222,49 @@ def test_silent_node_is_dead_and_its_last_lines_are_shown(node, told, following)
     assert told.calls[-1][0] == "end"
 
 
-@pytest.mark.slow
 def test_silent_node_whose_instance_runs_is_told_of_and_dead_much_later(node, told, following):
     node.is_at(phase="running")
     node.says("the last line\n")
-    with pytest.raises(JobError, match="is dead: it has been silent for 3 s"):
-        following(silent_seconds=1, lost_seconds=3, instance_state=lambda: "running")
+    with pytest.raises(JobError, match="is dead: it has been silent for 300 s"):
+        following(
+            limits=FollowLimits(),
+            clock=FastClock(at_least=10).clock,
+            instance_state=lambda: "running",
+        )
     (said,) = [call for call in told.calls if call[0] == "say"]
     assert said[1].startswith("The node says nothing, but its instance runs.")
     assert said[1].endswith("\n  | the last line")
 
 
 def test_node_that_never_says_a_word_is_dead_after_the_time_to_boot(following):
-    with pytest.raises(JobError, match=r"it has not said a word within 1 s.*nothing in its log"):
-        following(boot_seconds=1)
+    with pytest.raises(JobError, match=r"it has not said a word within 300 s.*nothing in its log"):
+        following(limits=FollowLimits(), clock=FastClock(at_least=10).clock)
 
 
 @pytest.mark.parametrize("state", ["shutting-down", "terminated", "stopping", "stopped"])
-def test_node_whose_instance_is_gone_is_dead_before_its_silence_is_long(
-    node, following, monkeypatch, state
-):
-    monkeypatch.setattr(follow_module, "_LAST_WORDS_SECONDS", 0.3)
+def test_node_whose_instance_is_gone_is_dead_before_its_silence_is_long(node, following, state):
     node.is_at(phase="running")
+    clock = FastClock()
     with pytest.raises(JobError, match=f"is dead: its instance is {state}"):
-        following(instance_state=lambda: state)
+        following(limits=FollowLimits(), clock=clock.clock, instance_state=lambda: state)
+    assert clock.time < FollowLimits().silent
 
 
 def test_last_words_of_a_node_count_when_its_instance_shuts_down(node, following):
     node.is_at(phase="running")
-    ending = threading.Timer(0.3, lambda: node.is_at(phase="done"))
-    ending.start()
-    assert following(instance_state=lambda: "shutting-down").phase == "done"
-    ending.join()
+    clock = FastClock(meanwhile=lambda: node.is_at(phase="done") if clock.time == 10 else None)
+    last = following(
+        limits=FollowLimits(), clock=clock.clock, instance_state=lambda: "shutting-down"
+    )
+    assert last.phase == "done"
 
 
 @pytest.mark.parametrize("state", ["pending", "running", None])
-def test_instance_that_runs_or_is_not_known_is_not_taken_for_gone(
-    node, following, monkeypatch, state
-):
-    monkeypatch.setattr(follow_module, "_LAST_WORDS_SECONDS", 0)
+def test_instance_that_runs_or_is_not_known_is_not_taken_for_gone(node, following, state):
     node.is_at(phase="running")
-    ending = threading.Timer(0.3, lambda: node.is_at(phase="done"))
-    ending.start()
-    assert following(instance_state=lambda: state).phase == "done"
-    ending.join()
+    clock = FastClock(meanwhile=lambda: node.is_at(phase="done") if clock.time == 30 else None)
+    last = following(limits=FollowLimits(), clock=clock.clock, instance_state=lambda: state)
+    assert last.phase == "done"
 
 
 def test_state_that_cannot_be_asked_for_does_not_end_the_following(node, following):
@@ -320,8 +293,7 @@ def test_detaching_leaves_everything_as_it_is(node, following):
     assert after == before
 
 
-def test_store_that_stays_away_ends_the_following_and_not_the_node(told, monkeypatch):
-    monkeypatch.setattr(follow_module, "_STORE_SECONDS", 0)
+def test_store_that_stays_away_ends_the_following_and_not_the_node(told):
     (port,) = free_ports(1)
     nowhere = S3Settings(
         endpoint=f"http://127.0.0.1:{port}",
@@ -330,5 +302,11 @@ def test_store_that_stays_away_ends_the_following_and_not_the_node(told, monkeyp
     )
     folder = PromotionFolder(Storage(nowhere), "a-promotion")
     with pytest.raises(JobError, match="can't be followed any more") as failed:
-        follow(folder, progress=told, on_line=told.lines.append, poll_seconds=QUICK)
+        follow(
+            folder,
+            progress=told,
+            on_line=told.lines.append,
+            limits=FollowLimits(store=0),
+            clock=FastClock().clock,
+        )
     assert "toolkit promote --follow a-promotion" in failed.value.remedy

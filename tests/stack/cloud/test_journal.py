@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -44,16 +43,6 @@ def begin(storage):
 def test_record_comes_back_as_it_was_written(storage, begin):
     record = begin()
     assert load_record(PromotionFolder(storage, record.promotion_id)) == record
-
-
-def test_fields_of_a_newer_version_are_left_out():
-    fields = json.loads(RECORD.to_json()) | {"mood": "fine"}
-    assert PromotionRecord.from_json(json.dumps(fields)) == RECORD
-
-
-def test_what_is_no_record_is_refused():
-    with pytest.raises(RequestError, match="no record of a promotion: owner"):
-        PromotionRecord.from_json(json.dumps({"promotion_id": "1"}))
 
 
 def test_unknown_promotion_is_named(storage):

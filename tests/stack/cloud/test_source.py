@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import socket
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -67,29 +64,6 @@ def test_images_of_a_folder_are_found_without_a_connection(folder, nowhere, monk
     assert source.uri == nowhere.location("images", folder.name).uri
     assert {source.key(image): source.read(image) for image in source.listing} == CONTENTS
     assert len(source.sample(2)) == 2
-
-
-@pytest.mark.slow
-def test_images_of_a_folder_are_found_without_importing_any_client(folder):
-    code = (
-        "import json, sys\n"
-        "from toolkit.cloud.source import find_images\n"
-        "from toolkit.profiles import load_profile\n"
-        "from toolkit.storage import Storage\n"
-        "source = find_images(sys.argv[1], Storage(load_profile('aws').s3), limit=2)\n"
-        "keys = [source.key(image) for image in source.listing]\n"
-        "clients = [name for name in ('boto3', 'obstore') if name in sys.modules]\n"
-        "print(json.dumps([keys, clients]))\n"
-    )
-    told = subprocess.run(
-        [sys.executable, "-c", code, folder],
-        env={"TOOLKIT_S3__BUCKET": "anybodys", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    keys, clients = json.loads(told.stdout)
-    assert (len(keys), clients) == (2, [])
 
 
 @pytest.mark.parametrize("limit", [None, 3])

@@ -1,83 +1,78 @@
-"""Files as rows, in portions that memory holds."""
+"""Which files of a store are read, and the store that a session reads from."""
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import numpy as np
-import pyarrow as pa
+import boto3
 import pytest
-from pyspark.sql.pandas.types import to_arrow_schema
 
-from toolkit.sparkdl.image import reading
-from toolkit.sparkdl.image.rows import image_row
-from toolkit.sparkdl.image.schema import IMAGE_SCHEMA
+from tests.support.image_tree import DOT, NOTHING, PATTERNS, TOP, TREE, check_nothing, found
+from toolkit.sparkdl.hadoop import session_storage
+from toolkit.sparkdl.image.reading import find_files
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pyspark.sql import SparkSession
 
-    from toolkit.storage import Storage
+    from toolkit.storage import Location, Storage
 
 
-def files(folder: Path, count: int) -> pa.RecordBatch:
-    for number in range(count):
-        (folder / f"{number:03}").write_bytes(bytes([number]))
-    uris = [f"file://{file}" for file in sorted(folder.iterdir())]
-    return pa.record_batch({"uri": uris, "size": [1] * count})
+@pytest.fixture(scope="module")
+def prefix(storage: Storage) -> Location:
+    location = storage.location("test-find-files", "tree")
+    for name, content in TREE.items():
+        storage.write(location / name, content)
+    return location
+
+
+@pytest.mark.parametrize(("pattern", "recursive", "names"), PATTERNS)
+def test_objects_of_a_prefix_or_a_pattern_are_found(
+    storage: Storage,
+    prefix: Location,
+    pattern: str,
+    recursive: bool,  # noqa: FBT001
+    names: list[str],
+) -> None:
+    path = f"{prefix.uri}{pattern}"
+    assert found(path, below=prefix.uri, recursive=recursive, store=lambda: storage) == names
+
+
+def test_both_schemes_of_s3_mean_the_same(storage: Storage, prefix: Location) -> None:
+    s3 = prefix.uri.replace("s3a://", "s3://")
+    assert found(s3, below=prefix.uri, store=lambda: storage) == TOP
+
+
+@pytest.mark.parametrize("path", NOTHING)
+def test_nothing_at_the_path_is_said(storage: Storage, prefix: Location, path: str) -> None:
+    check_nothing(f"{prefix.uri}{path}", store=lambda: storage)
+
+
+def test_prefix_without_objects_of_its_own_is_something(storage: Storage) -> None:
+    nested = storage.location("test-find-files", "nested")
+    storage.write(nested / "sub/1.png", DOT)
+    files, from_store = find_files(nested.uri, recursive=False, store=lambda: storage)
+    assert list(files) == []
+    assert from_store == storage
+
+
+def test_empty_objects_that_stand_for_folders_are_no_images(storage: Storage) -> None:
+    key, secret = storage.settings.credentials()
+    client = boto3.client(
+        "s3",
+        endpoint_url=storage.settings.endpoint,
+        region_name=storage.settings.region,
+        aws_access_key_id=key,
+        aws_secret_access_key=secret,
+    )
+    for name in ("marked/", "marked/sub/"):
+        client.put_object(Bucket=storage.name, Key=f"test-find-files/{name}", Body=b"")
+    marked = storage.location("test-find-files", "marked")
+    storage.write(marked / "sub/1.png", DOT)
+    for recursive, names in ((True, ["sub/1.png"]), (False, [])):
+        assert (
+            found(marked.uri, below=marked.uri, recursive=recursive, store=lambda: storage) == names
+        )
 
 
 def test_store_of_the_session_is_found(spark: SparkSession, storage: Storage) -> None:
-    assert reading.session_storage(spark) == storage
-
-
-def test_rows_leave_in_portions_that_grow_to_a_bound(tmp_path: Path) -> None:
-    def image_of_a_mebibyte(uri: str, content: bytes) -> tuple:
-        return (image_row(np.full((1, 1 << 20, 1), content[0], np.uint8), uri),)
-
-    schema = to_arrow_schema(IMAGE_SCHEMA)
-    batch = files(tmp_path, 100)
-    portions = list(reading._Reader(None, image_of_a_mebibyte, schema).read([batch]))
-    assert portions[0].num_rows == 1
-    assert max(portion.num_rows for portion in portions) == 32
-    assert all(portion.schema == schema for portion in portions)
-    rows = pa.Table.from_batches(portions)["image"].to_pylist()
-    assert [row["origin"] for row in rows] == batch["uri"].to_pylist()
-    assert [row["data"][0] for row in rows] == list(range(100))
-
-
-@pytest.mark.slow
-def test_rows_of_no_bytes_leave_in_portions_too(tmp_path: Path) -> None:
-    schema = pa.schema([("uri", pa.string())])
-    reader = reading._Reader(None, lambda uri, _: (uri,), schema)
-    portions = list(reader.read([files(tmp_path, 50)] * 100))
-    assert sum(portion.num_rows for portion in portions) == 5_000
-    assert portions[0].num_rows < 5_000
-
-
-def test_what_the_disk_does_not_give_is_empty_and_told(tmp_path: Path, monkeypatch) -> None:
-    told: list[str] = []
-    monkeypatch.setattr(reading._log, "warning", lambda text, *values: told.append(text % values))
-    batch = pa.record_batch({"uri": [f"file://{tmp_path}"], "size": [1]})  # a folder
-    schema = pa.schema([("content", pa.binary())])
-    (portion,) = reading._Reader(None, lambda _, content: (content,), schema).read([batch])
-    assert portion["content"].to_pylist() == [b""]
-    assert told == [f"file://{tmp_path} can't be read: Is a directory"]
-
-
-def test_no_files_give_one_empty_batch() -> None:
-    schema = to_arrow_schema(IMAGE_SCHEMA)
-    (portion,) = reading._Reader(None, lambda uri, _: (uri,), schema).read([])
-    assert portion.num_rows == 0
-    assert portion.schema == schema
-
-
-def test_choice_of_a_file_depends_on_its_name_and_the_seed_alone() -> None:
-    draws = [reading._draw(f"file:///{number}", 7) for number in range(1_000)]
-    assert draws == [reading._draw(f"file:///{number}", 7) for number in range(1_000)]
-    assert 0 <= min(draws) < 0.01
-    assert 0.99 < max(draws) <= 1
-    assert abs(np.corrcoef([*pairwise(draws)], rowvar=False)[0, 1]) < 0.1
-    assert reading._draw("file:///1", 8) != draws[1]
+    assert session_storage(spark) == storage

@@ -10,10 +10,10 @@ import shutil
 
 import numpy as np
 import pytest
-from pyspark.sql import functions as F
 
 import toolkit.notebook
 from tests.support import CHECKOUT
+from tests.support.stages import computed
 from toolkit import sparkdl
 from toolkit.sparkdl.tensorflow_runtime import driver_tensorflow
 
@@ -93,13 +93,12 @@ def photos(spark, sample_files, tmp_path, monkeypatch):
     for name, kind in (("apples", kinds[0]), ("pears", kinds[5])):
         folder = tmp_path / "photos" / name
         folder.mkdir(parents=True)
-        for file in sorted(kind.iterdir())[:10]:
+        for file in sorted(kind.iterdir())[:6]:
             shutil.copy(file, folder)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(toolkit.notebook, "start_spark", lambda: spark)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["after", "now"])
 def test_the_notebooks_tell_the_photos_apart(photos, capsys, name):
     exec(BLOCKS[name].replace("InceptionV3", "EfficientNetLite0"), {})
@@ -132,34 +131,29 @@ def old_graph(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.slow
 def test_a_checkpoint_becomes_a_saved_model(old_graph):
     exec(BLOCKS["checkpoint"], {})
     graph = sparkdl.TFInputGraph.fromSavedModel("model")
     assert (graph.input().name, graph.output().name) == ("x", "y")
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorflow")
 def test_a_frozen_graph_becomes_a_function(spark, old_graph):
     names = {}
     exec(BLOCKS["frozen graph"], names)
-    frame = spark.createDataFrame([([1.0, 2.0],)], ["numbers"]).coalesce(1)
-    assert names["transformer"].transform(frame).collect()[0].results == [3.0, 6.0]
+    (row,) = computed(names["transformer"], [([1.0, 2.0],)], "numbers array<double>")
+    assert [*row] == [[3.0, 6.0]]
 
 
-@pytest.mark.slow
 def test_a_function_and_layers_of_ones_own_run(spark):
     driver_tensorflow()
     names = {}
     exec(BLOCKS["function"], names)
     exec(BLOCKS["layers"], names)
     image = sparkdl.imageIO.imageArrayToStruct(np.full((4, 4, 3), 7, np.uint8))
-    frame = spark.createDataFrame([(image,)], sparkdl.ImageSchema.imageSchema).coalesce(1)
-    frame = frame.withColumn("numbers", F.array(F.lit(1.0), F.lit(2.0), F.lit(3.0)))
-    for stage in (names["transformer"], names["on_images"], names["on_numbers"]):
-        frame = stage.transform(frame)
-    (row,) = frame.collect()
-    assert row.brightness.toArray().tolist() == [7.0] * 3
-    assert row.result.toArray().tolist() == [14.0] * 48
-    assert row.results == [2.0, 4.0, 6.0]
+    (brightness,) = computed(names["transformer"], [(image,)], sparkdl.ImageSchema.imageSchema)
+    assert brightness.toArray().tolist() == [7.0] * 3
+    (result,) = computed(names["on_images"], [(image,)], sparkdl.ImageSchema.imageSchema)
+    assert result.toArray().tolist() == [14.0] * 48
+    (row,) = computed(names["on_numbers"], [([1.0, 2.0, 3.0],)], "numbers array<double>")
+    assert [*row] == [[2.0, 4.0, 6.0]]

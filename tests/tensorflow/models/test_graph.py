@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from toolkit.errors import RequestError
-from toolkit.models import MODELS, ModelSpec, model_spec, resolve_weights
+from toolkit.models import ModelSpec, model_spec, resolve_weights
 from toolkit.models.graph import (
     _build_backbone,
     _draw_weights,
@@ -20,10 +20,6 @@ from toolkit.models.graph import (
     build_network,
     count_multiply_adds,
 )
-from toolkit.models.tensorflow_import import import_tensorflow
-
-# Each needs TensorFlow, whose import alone takes longer than all fast tests of the models.
-pytestmark = pytest.mark.slow
 
 KERAS_MODULES = {
     "ResNet50": "resnet",
@@ -33,14 +29,6 @@ KERAS_MODULES = {
     "VGG16": "vgg16",
     "VGG19": "vgg19",
 }
-
-
-@pytest.fixture(scope="module")
-def keras(model_cache: Path) -> Any:
-    import_tensorflow(keras_home=model_cache / "keras")
-    import keras
-
-    return keras
 
 
 def colours(spec: ModelSpec) -> np.ndarray:
@@ -141,55 +129,44 @@ def test_a_seed_always_gives_the_same_weights_and_another_seed_others(keras):
     assert (variance != 1).all()  # the statistics are those of images, not the initial ones
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_every_network_has_the_dimensions_the_zoo_says(keras, name):
-    spec = model_spec(name)
-    for size in (spec.input_size, (spec.least_side, spec.least_side + 1)):
-        assert _build_backbone(spec, size).output_shape == (None, spec.dimensions)
+def test_a_network_has_the_arithmetic_published_and_the_dimensions_the_zoo_says(default_backbone):
+    """Of all seven: tests/release/test_networks.py."""
+    spec = model_spec("EfficientNetLite0")
+    assert default_backbone.output_shape == (None, spec.dimensions)
+    # Published is 0.407, less the classifier.
+    assert count_multiply_adds(default_backbone) / 1e9 == pytest.approx(0.407, rel=0.06)
+    least = _build_backbone(spec, (spec.least_side, spec.least_side + 1))
+    assert least.output_shape == (None, spec.dimensions)
 
 
-def test_a_seed_means_the_same_weights_at_every_size(keras):
+MOBILE = model_spec("MobileNetV2")
+SEED = resolve_weights(MOBILE, "random:3", cache=Path())
+
+
+@pytest.fixture(scope="module")
+def native(keras: Any) -> tuple[Any, str]:
+    """Return MobileNetV2 at its own size with random weights, and their digest."""
+    return build_network(MOBILE, SEED)
+
+
+def test_a_seed_means_the_same_weights_at_every_size(native):
     """And another size is another graph: MobileNetV2 pads by the size of its input."""
-    spec = model_spec("MobileNetV2")
-    weights = resolve_weights(spec, "random:3", cache=Path())
-    native, sha256 = build_network(spec, weights)
-    small, sha256_small = build_network(spec, weights, input_size=(97, 64))
+    small, sha256 = build_network(MOBILE, SEED, input_size=(97, 64))
     assert small.input_shape == (None, 97, 64, 3)
-    assert sha256_small == sha256
-    for ours, theirs in zip(small.get_weights(), native.get_weights(), strict=True):
+    assert sha256 == native[1]
+    for ours, theirs in zip(small.get_weights(), native[0].get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("head", ["flat", "classes"])
-def test_a_seed_means_the_same_weights_under_every_head(keras, head):
-    spec = model_spec("MobileNetV2")
-    weights = resolve_weights(spec, "random:3", cache=Path())
-    pooled = build_network(spec, weights)[0].get_weights()
-    headed = build_network(spec, weights, head=head)[0]
+@pytest.mark.parametrize(
+    ("head", "shape"), [("flat", (None, 7 * 7 * 1280)), ("classes", (None, 1000))]
+)
+def test_a_seed_means_the_same_weights_under_every_head(native, head, shape):
+    pooled = native[0].get_weights()
+    headed = build_network(MOBILE, SEED, head=head)[0]
     for ours, theirs in zip(headed.get_weights()[: len(pooled)], pooled, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert headed.output_shape == {"flat": (None, 7 * 7 * 1280), "classes": (None, 1000)}[head]
-
-
-# In thousand millions, as published, less the classifier: He et al. 2015 (ResNet-50, 3.8), Sandler
-# et al. 2018 (MobileNetV2, 0.30), Szegedy et al. 2015 (Inception v3, 5.7), Chollet 2017 (Xception,
-# 8.4), Simonyan & Zisserman 2014 (VGG, 15.3 and 19.6), and the README of EfficientNet-Lite (0.407).
-PUBLISHED = {
-    "EfficientNetLite0": 0.407,
-    "ResNet50": 3.8,
-    "MobileNetV2": 0.30,
-    "InceptionV3": 5.7,
-    "Xception": 8.4,
-    "VGG16": 15.3,
-    "VGG19": 19.6,
-}
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_the_arithmetic_counted_is_the_published_one(keras, name):
-    spec = model_spec(name)
-    count = count_multiply_adds(_build_backbone(spec, spec.input_size))
-    assert count / 1e9 == pytest.approx(PUBLISHED[name], rel=0.06)
+    assert headed.output_shape == shape
 
 
 def test_keras_obeys_no_settings_of_the_user(keras):

@@ -1,27 +1,26 @@
-"""`KerasImageFileEstimator` on the cluster: trains candidates as Keras would, one a task."""
+"""`KerasImageFileEstimator`: trains candidates as Keras would, one a task."""
 
 from __future__ import annotations
 
 import gc
+import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
 from pyspark.errors import IllegalArgumentException
 from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.evaluation import MulticlassClassificationEvaluator
 from pyspark.ml.feature import OneHotEncoder
 from pyspark.ml.linalg import Vectors
-from pyspark.ml.tuning import CrossValidator, ParamGridBuilder, TrainValidationSplit
+from pyspark.ml.tuning import ParamGridBuilder, TrainValidationSplit
 from pyspark.sql import functions as F
 
+from tests.support.stages import computed
 from toolkit.errors import JobError
 from toolkit.sparkdl import estimators
-from toolkit.sparkdl.estimators import KerasImageFileEstimator
+from toolkit.sparkdl.estimators import KerasImageFileEstimator, _candidate, _Training
 from toolkit.sparkdl.keras_image import KerasImageFileTransformer
-from toolkit.sparkdl.keras_models import import_keras, load_keras_model
-
-pytestmark = pytest.mark.slow  # every Python worker imports TensorFlow
+from toolkit.sparkdl.keras_models import import_keras, load_keras_model, share_model
 
 SIDE, CLASSES, ROWS = 4, 2, 12
 
@@ -44,8 +43,7 @@ def refuse(uri):
 
 
 @pytest.fixture(scope="module")
-def model_file(tmp_path_factory):
-    keras = import_keras()
+def model_file(keras, tmp_path_factory):
     keras.utils.set_random_seed(3)
     model = keras.Sequential(
         [
@@ -61,22 +59,16 @@ def model_file(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """Return paths of dark and of light images, in turn."""
-    folder = tmp_path_factory.mktemp("pictures")
-    random = np.random.default_rng(0)
-    for number in range(ROWS):
-        pixels = random.integers(0, 100, (6, 5, 3), np.uint8) + 150 * (number % CLASSES)
-        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number:02}.png")
-    return sorted(map(str, folder.iterdir()))
+def rows(pictures):
+    """Return the first pictures with their labels: one-hot and as a number."""
+    return [
+        (uri, Vectors.sparse(CLASSES, [number % CLASSES], [1.0]), float(number % CLASSES))
+        for number, uri in enumerate(pictures[:ROWS])
+    ]
 
 
 @pytest.fixture(scope="module")
-def frame(spark, pictures):
-    rows = [
-        (uri, Vectors.sparse(CLASSES, [number % CLASSES], [1.0]), float(number % CLASSES))
-        for number, uri in enumerate(pictures)
-    ]
+def frame(spark, rows):
     return spark.createDataFrame(rows, ["uri", "onehot", "label"]).coalesce(1)
 
 
@@ -102,15 +94,19 @@ def weights(transformer):
     return load_keras_model(transformer.getModelFile()).get_weights()
 
 
-def train_plainly(model_file, pictures, *, optimizer="sgd", **arguments):
+def images_and_labels(rows):
+    images = np.concatenate([make_loader()(uri) for uri, *_ in rows])
+    return images, np.stack([label.toArray() for _, label, _ in rows])
+
+
+def train_plainly(model_file, rows, *, optimizer="sgd", **arguments):
     keras = import_keras()
     keras.utils.set_random_seed(0)
     model = load_keras_model(model_file)
     model.compile(optimizer=optimizer, loss="categorical_crossentropy")
-    images = np.concatenate([make_loader()(uri) for uri in pictures])
-    labels = np.eye(CLASSES)[np.arange(ROWS) % CLASSES]
+    images, labels = images_and_labels(rows)
     model.fit(images, labels, verbose=0, **{"epochs": 2, "batch_size": 4} | arguments)
-    return model, images
+    return model
 
 
 def jobs(spark):
@@ -118,78 +114,85 @@ def jobs(spark):
     return spark.sparkContext._jsc.sc().dagScheduler().numTotalJobs()
 
 
-def test_a_fit_gives_what_keras_gives_and_the_parameters(frame, pictures, estimator, model_file):
-    transformer = estimator.fit(frame)
-    assert isinstance(transformer, KerasImageFileTransformer)
-    model, images = train_plainly(model_file, pictures)
-    for found, expected in zip(weights(transformer), model.get_weights(), strict=True):
-        np.testing.assert_allclose(found, expected, atol=1e-5)
-    for param in transformer.params:
-        if param.name != "modelFile":
-            assert transformer.getOrDefault(param) == estimator.getOrDefault(param.name)
-    assert transformer.getModelFile() != model_file
-    scores = [row.scores.toArray() for row in transformer.transform(frame).collect()]
-    np.testing.assert_allclose(scores, model.predict(images, verbose=0), atol=1e-5)
-
-
-def test_each_map_is_a_candidate_and_workers_leave_no_traces(
-    frame, pictures, estimator, model_file
+def test_candidates_are_trained_as_keras_would_and_leave_no_traces(
+    spark, rows, estimator, model_file, tmp_path
 ):
+    """The task that Spark runs, in this process."""
     keras = import_keras()
     fast = {"epochs": 1, "batch_size": 2}
     maps = [
         {estimator.kerasOptimizer: "adam"},
-        {estimator.kerasFitParams: fast, estimator.outputCol: "fast"},
+        {estimator.kerasFitParams: fast},
         {estimator.kerasOptimizer: keras.optimizers.SGD(learning_rate=0.5)},
         {estimator.kerasOptimizer: "adam"},
     ]
     untrained = KerasImageFileTransformer(
         inputCol="uri", outputCol="scores", modelFile=model_file, imageLoader=make_loader()
-    ).transform(frame)
-    before = untrained.collect()
-    found = estimator.fit(frame, maps)
-    assert untrained.collect() == before
+    )
+    before = computed(untrained, [row[:1] for row in rows], "uri string")
+    model = share_model(spark, model_file)
+    task = _Training(model.file, *map(spark.sparkContext.broadcast, images_and_labels(rows)))
+    found = []
+    for index, each in enumerate(maps):
+        file = tmp_path / f"{index}.keras"
+        file.write_bytes(task(_candidate(index, estimator.copy(each), each, model)))
+        found.append(load_keras_model(file).get_weights())
+    assert computed(untrained, [row[:1] for row in rows], "uri string") == before
     expected = [
         {"optimizer": "adam"},
         fast,
         {"optimizer": keras.optimizers.SGD(learning_rate=0.5)},
-        {"optimizer": "adam"},
     ]
-    for transformer, arguments in zip(found, expected, strict=True):
-        model, _ = train_plainly(model_file, pictures, **arguments)
-        for left, right in zip(weights(transformer), model.get_weights(), strict=True):
+    for trained, arguments in zip(found, expected, strict=False):
+        plain = train_plainly(model_file, rows, **arguments)
+        for left, right in zip(trained, plain.get_weights(), strict=True):
             np.testing.assert_allclose(left, right, atol=1e-5)
-    assert [each.getOutputCol() for each in found] == ["scores", "fast", "scores", "scores"]
-    assert found[1].getKerasFitParams() == fast
-    for left, right in zip(weights(found[0]), weights(found[3]), strict=True):
+    for left, right in zip(found[0], found[3], strict=True):
         np.testing.assert_array_equal(left, right)
 
 
-def test_models_come_as_they_are_trained_and_the_rest_can_be_left(
-    spark, frame, estimator, monkeypatch
+def test_a_fitted_pipeline_and_its_estimator_save_and_load(
+    spark, frame, rows, storage, model_file, tmp_path
 ):
-    monkeypatch.setattr(estimators, "slots", lambda _: 1)  # one after another, in their order
-    short, long = {"epochs": 1}, {"epochs": 1_000_000}
-    models = estimator.fitMultiple(
-        frame, [{estimator.kerasFitParams: each} for each in (short, long)]
-    )
-    index, model = next(models)  # though the other would train for an hour
-    assert (index, model.getKerasFitParams()) == (0, short)
-    del models
-    assert not spark.sparkContext.statusTracker().getActiveJobsIds()
+    root = f"s3a://{storage.name}/estimator"
+    file = tmp_path / "model.h5"
+    shutil.copy(model_file, file)
+    fit_params = {"epochs": 1, "batch_size": 4, "class_weight": {0: 1.0, 1: 2.0}}
+    estimator = make_estimator(str(file), kerasFitParams=fit_params)
+    estimator.write().overwrite().save(f"{root}/estimator")
+    file.unlink()
+    loaded = KerasImageFileEstimator.load(f"{root}/estimator")
+    assert loaded.uid == estimator.uid
+    assert loaded.getKerasFitParams() == fit_params
+    assert (loaded.getKerasOptimizer(), loaded.getLabelCol()) == ("sgd", "onehot")
+
+    fitted = Pipeline(stages=[loaded]).fit(frame)
+    fitted.write().overwrite().save(f"{root}/pipeline")
+    (transformer,) = fitted.stages
+    assert isinstance(transformer, KerasImageFileTransformer)
+    for param in transformer.params:
+        if param.name != "modelFile":
+            assert transformer.getOrDefault(param) == loaded.getOrDefault(param.name)
+    assert transformer.getModelFile() not in {loaded.getModelFile(), str(file)}
+    model = train_plainly(model_file, rows, **fit_params)
+    expected = model.predict(images_and_labels(rows)[0], verbose=0)
+    (again,) = PipelineModel.load(f"{root}/pipeline").stages
+    for stage in (transformer, again):
+        scores = [each.toArray() for each in computed(stage, rows, frame.schema)]
+        np.testing.assert_allclose(scores, expected, atol=1e-5)
 
 
-def test_images_that_cannot_be_loaded_are_left_out(spark, frame, pictures, model_file):
-    bad = spark.createDataFrame([("/no/file", Vectors.dense(1, 0), 0.0)], frame.schema)
+def test_images_that_cannot_be_loaded_are_left_out(spark, frame, rows, model_file):
+    bad = ("/no/file", Vectors.dense(1, 0), 0.0)
     estimator = make_estimator(model_file)
-    transformer = estimator.fit(bad.union(frame).union(bad).coalesce(1))
-    model, _ = train_plainly(model_file, pictures)
-    for found, expected in zip(weights(transformer), model.get_weights(), strict=True):
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+    dataset = spark.createDataFrame([bad, *rows, bad], frame.schema).coalesce(1)
+    images, labels = estimator._load(dataset, share_model(spark, model_file))
     assert estimator.badRows == 2
-    for nothing in (bad, frame.limit(0)):
+    for found, expected in zip((images, labels), images_and_labels(rows), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    for nothing in ([bad], []):
         with pytest.raises(ValueError, match="nothing to train on"):
-            estimator.fit(nothing)
+            estimator.fit(spark.createDataFrame(nothing, frame.schema).coalesce(1))
 
 
 def test_a_failed_candidate_is_named_with_what_keras_said(spark, frame, estimator):
@@ -242,12 +245,12 @@ def test_what_is_wrong_is_told_before_a_job_begins(spark, frame, model_file, tmp
     assert jobs(spark) > before  # so it does count
 
 
-def test_labels_are_checked(spark, frame, pictures, estimator):
+def test_labels_are_checked(spark, frame, rows, estimator):
     none = frame.selectExpr("uri", "IF(label = 1, onehot, NULL) AS onehot")
     with pytest.raises(ValueError, match="6 of 12 images have no onehot"):
         estimator.fit(none)
-    rows = [(pictures[0], Vectors.dense(1, 0)), (pictures[1], Vectors.dense(1, 0, 0))]
-    mixed = spark.createDataFrame(rows, ["uri", "onehot"]).coalesce(1)
+    wide = [(rows[0][0], Vectors.dense(1, 0)), (rows[1][0], Vectors.dense(1, 0, 0))]
+    mixed = spark.createDataFrame(wide, ["uri", "onehot"]).coalesce(1)
     with pytest.raises(ValueError, match=r"Labels .* one shape.*\(2,\), \(3,\)"):
         estimator.fit(mixed)
 
@@ -277,52 +280,44 @@ def test_optimizers_and_losses_are_those_of_keras():
 
 
 @pytest.mark.filterwarnings("ignore:unclosed running multiprocessing pool:ResourceWarning")
-@pytest.mark.parametrize(
-    "tuning",
-    [
-        pytest.param(lambda **given: CrossValidator(numFolds=2, **given), id="folds"),
-        pytest.param(
-            lambda **given: TrainValidationSplit(trainRatio=0.5, **given),
-            id="split",
-            marks=pytest.mark.slow,
-        ),
-    ],
-)
-def test_it_is_tuned(frame, model_file, tuning):
+def test_it_is_tuned(frame, rows, model_file):
     sgd = import_keras().optimizers.SGD(learning_rate=0.3)
     estimator = make_estimator(model_file, kerasOptimizer=sgd, outputCol="probability")
     short, long = {"epochs": 1, "batch_size": 12}, {"epochs": 30}
     labelled = frame.withColumn("prediction", F.col("label"))  # which the evaluator wants to see
-    tuned = tuning(
+    # `CrossValidator` asks the estimator by the same function of PySpark, once a fold.
+    tuned = TrainValidationSplit(
         estimator=estimator,
         estimatorParamMaps=ParamGridBuilder()
         .addGrid(estimator.kerasFitParams, [short, long])
         .build(),
         evaluator=MulticlassClassificationEvaluator(metricName="logLoss"),
+        trainRatio=0.5,
         seed=1,
         parallelism=2,
     ).fit(labelled)
-    metrics = getattr(tuned, "avgMetrics", None) or tuned.validationMetrics
-    assert metrics[1] < metrics[0]
+    assert tuned.validationMetrics[1] < tuned.validationMetrics[0]
     assert isinstance(tuned.bestModel, KerasImageFileTransformer)
     assert tuned.bestModel.getKerasFitParams() == long
     assert "probability" in tuned.transform(labelled).columns
     gc.collect()  # PySpark leaves its threads to it
 
 
-@pytest.mark.parametrize("place", ["local", "s3a"])
-def test_an_estimator_and_a_fitted_pipeline_save_and_load(
-    frame, storage, model_file, tmp_path, place
+# The last of the file: cancelling a job ends the Python worker that runs it.
+def test_models_come_as_they_are_trained_and_the_rest_can_be_left(
+    spark, frame, rows, estimator, model_file, monkeypatch
 ):
-    root = (tmp_path / "saved").as_uri() if place == "local" else f"s3a://{storage.name}/estimator"
-    fit_params = {"epochs": 1, "class_weight": {0: 1.0, 1: 2.0}}
-    estimator = make_estimator(model_file, kerasFitParams=fit_params)
-    estimator.write().overwrite().save(f"{root}/estimator")
-    loaded = KerasImageFileEstimator.load(f"{root}/estimator")
-    assert loaded.uid == estimator.uid
-    assert loaded.getKerasFitParams() == fit_params
-    assert (loaded.getKerasOptimizer(), loaded.getLabelCol()) == ("sgd", "onehot")
-    fitted = Pipeline(stages=[loaded]).fit(frame)
-    fitted.write().overwrite().save(f"{root}/pipeline")
-    again = PipelineModel.load(f"{root}/pipeline").transform(frame)
-    assert again.collect() == fitted.transform(frame).collect()
+    monkeypatch.setattr(estimators, "slots", lambda _: 1)  # one after another, in their order
+    short, long = {"epochs": 1, "batch_size": 3}, {"epochs": 1_000_000}
+    maps = [
+        {estimator.kerasFitParams: short, estimator.outputCol: "first"},
+        {estimator.kerasFitParams: long, estimator.outputCol: "second"},
+    ]
+    models = estimator.fitMultiple(frame, maps)
+    index, model = next(models)  # though the other would train for an hour
+    assert (index, model.getKerasFitParams(), model.getOutputCol()) == (0, short, "first")
+    del models
+    assert not spark.sparkContext.statusTracker().getActiveJobsIds()
+    plain = train_plainly(model_file, rows, **short)
+    for left, right in zip(weights(model), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(left, right, atol=1e-5)

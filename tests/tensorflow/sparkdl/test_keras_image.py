@@ -1,46 +1,24 @@
-"""`KerasImageFileTransformer` on the cluster, against Keras' own `predict`."""
+"""`KerasImageFileTransformer` against Keras' own `predict`."""
 
 from __future__ import annotations
 
 import pickle
+import shutil
 import threading
 
 import numpy as np
 import pytest
-from PIL import Image
 from pyspark.errors import IllegalArgumentException
-from pyspark.ml import Pipeline, PipelineModel
+from pyspark.ml import PipelineModel
 from pyspark.ml.linalg import VectorUDT
 
+from tests.support.stages import computed
 from toolkit.sparkdl import ImageSchema
 from toolkit.sparkdl.computing import _loaded
 from toolkit.sparkdl.keras_image import KerasImageFileTransformer, _ImageFiles
-from toolkit.sparkdl.keras_models import import_keras, pickled, share_model
+from toolkit.sparkdl.keras_models import pickled, share_model
 
-pytestmark = pytest.mark.slow  # every Python worker imports TensorFlow
-
-ROWS = 40  # more than one batch
-
-
-def classifier():
-    keras = import_keras()
-    keras.utils.set_random_seed(1)
-    return keras.Sequential(
-        [
-            keras.Input((8, 8, 3)),
-            keras.layers.Conv2D(4, 3, activation="relu"),
-            keras.layers.BatchNormalization(),
-            keras.layers.Dropout(0.5),
-            keras.layers.Flatten(),
-            keras.layers.Dense(5, activation="softmax"),
-        ]
-    )
-
-
-def free_convolution(filters=3):
-    keras = import_keras()
-    keras.utils.set_random_seed(2)
-    return keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(filters, 3)])
+URIS = "uri string"
 
 
 def save(model, path):
@@ -67,25 +45,22 @@ def refuse(uri):
 
 
 @pytest.fixture(scope="module")
-def uris(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    random = np.random.default_rng(0)
-    found = []
-    for number in range(ROWS):
-        path = folder / f"{number}.png"
-        Image.fromarray(random.integers(0, 256, (10, 12, 3), np.uint8)).save(path)
-        found.append(str(path))
-    return found
+def predicted(classifier, pictures):
+    """Return what Keras makes of the pictures."""
+    return classifier.predict(np.concatenate([make_loader()(uri) for uri in pictures]), verbose=0)
 
 
 @pytest.fixture(scope="module")
-def frame(spark, uris):
-    return spark.createDataFrame([(uri,) for uri in uris], "uri string").coalesce(1)
+def convolution(keras, tmp_path_factory):
+    """Return a model of images of any size, and its file."""
+    keras.utils.set_random_seed(2)
+    model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(3, 3)])
+    return model, save(model, tmp_path_factory.mktemp("convolution") / "model.keras")
 
 
 @pytest.fixture(scope="module")
-def model_file(tmp_path_factory):
-    return save(classifier(), tmp_path_factory.mktemp("model") / "model.keras")
+def frame(spark, pictures):
+    return spark.createDataFrame([(uri,) for uri in pictures], URIS).coalesce(1)
 
 
 def transformer(model_file, **arguments):
@@ -93,58 +68,75 @@ def transformer(model_file, **arguments):
     return KerasImageFileTransformer(modelFile=model_file, **defaults | arguments)
 
 
-def vectors(frame):
-    return np.stack([row.scores.toArray() for row in frame.collect()])
-
-
-@pytest.mark.parametrize("ending", [".keras", ".h5", ".hdf5"])
-@pytest.mark.parametrize("batch", [True, False])
-def test_vectors_are_those_of_predict(frame, uris, tmp_path, ending, batch):
-    model = classifier()
+@pytest.mark.parametrize(
+    ("ending", "batch"), [(".keras", True), (".keras", False), (".h5", True), (".hdf5", False)]
+)
+def test_vectors_are_those_of_predict(
+    spark, classifier, pictures, predicted, tmp_path, ending, batch
+):
     file = tmp_path / f"model{'.h5' if ending == '.hdf5' else ending}"
-    model.save(file)
-    found = transformer(
-        str(file.rename(tmp_path / f"model{ending}")), imageLoader=make_loader(batch=batch)
-    ).transform(frame)
+    classifier.save(file)
+    model_file = str(file.rename(tmp_path / f"model{ending}"))
+    stage = transformer(model_file, imageLoader=make_loader(batch=batch))
+    found = computed(stage, [(uri,) for uri in pictures], URIS)
+    np.testing.assert_allclose([each.toArray() for each in found], predicted, atol=1e-5)
+
+
+def test_a_saved_pipeline_computes_the_same_on_executors(
+    spark, storage, classifier_file, pictures, predicted, tmp_path
+):
+    file = tmp_path / "model.keras"
+    shutil.copy(classifier_file, file)
+    stage = transformer(str(file))
+    root = f"s3a://{storage.name}/keras/pipeline"
+    PipelineModel([stage]).write().overwrite().save(root)
+    file.unlink()
+    (loaded,) = PipelineModel.load(root).stages
+    assert (loaded.uid, loaded.getOutputCol()) == (stage.uid, "scores")
+    rows = [*((uri,) for uri in pictures), (None,)]
+    found = loaded.transform(spark.createDataFrame(rows, URIS).coalesce(1))
     assert found.columns == ["uri", "scores"]
     assert isinstance(found.schema["scores"].dataType, VectorUDT)
-    expected = model.predict(np.concatenate([make_loader()(uri) for uri in uris]), verbose=0)
-    np.testing.assert_allclose(vectors(found), expected, atol=1e-5)
+    *scores, nothing = (row.scores for row in found.collect())
+    np.testing.assert_allclose([each.toArray() for each in scores], predicted, atol=1e-5)
+    assert nothing is None
+    assert loaded.badRows == 1
 
 
-def test_images_have_the_channels_of_the_model(frame, uris, tmp_path):
-    model = free_convolution()
-    stage = transformer(save(model, tmp_path / "model.keras"), outputMode="image")
-    found = stage.transform(frame)
-    assert found.schema["scores"].dataType == ImageSchema.columnSchema
-    row = found.collect()[0].scores  # `first` would end the worker
+def test_images_have_the_channels_of_the_model(spark, convolution, pictures):
+    model, file = convolution
+    stage = transformer(file, outputMode="image")
+    kind = stage.transform(spark.createDataFrame([], URIS)).schema["scores"].dataType
+    assert kind == ImageSchema.columnSchema
+    (row,) = computed(stage, [(pictures[0],)], URIS)
     assert (row.height, row.width, row.nChannels, row.mode) == (6, 6, 3, 21)
-    expected = model.predict(make_loader()(uris[0]), verbose=0)[0]
+    expected = model.predict(make_loader()(pictures[0]), verbose=0)[0]
     values = np.frombuffer(row.data, np.float32).reshape(6, 6, 3)
     np.testing.assert_allclose(values, expected, atol=1e-5)
 
 
-def test_a_free_input_takes_images_of_several_sizes(spark, uris, tmp_path):
+def test_a_free_input_takes_images_of_several_sizes(spark, convolution):
     def of_any_size(uri):
         import numpy as np
 
         return np.full((int(uri), int(uri) + 1, 3), int(uri), "float32")
 
-    model = free_convolution()
-    stage = transformer(save(model, tmp_path / "model.keras"), imageLoader=of_any_size)
+    model, file = convolution
+    stage = transformer(file, imageLoader=of_any_size)
     sides = [4, 6, 6, 2, 0, 4]
-    frame = spark.createDataFrame([(str(side),) for side in sides], "uri string").coalesce(1)
-    rows = [row.scores for row in stage.transform(frame).collect()]
-    for side, found in zip(sides, rows, strict=True):
+    results = computed(stage, [(str(side),) for side in sides], URIS)
+    for side, found in zip(sides, results, strict=True):
         if side < 3:  # less than the kernel
             assert found is None
         else:
-            expected = model.predict(of_any_size(str(side))[None], verbose=0)
-            np.testing.assert_allclose(found.toArray(), expected.reshape(-1), rtol=1e-4, atol=1e-5)
+            expected = model(of_any_size(str(side))[None], training=False)
+            np.testing.assert_allclose(
+                found.toArray(), np.asarray(expected).reshape(-1), rtol=1e-4, atol=1e-5
+            )
     assert stage.badRows == 2
 
 
-def test_bad_rows_become_null_and_are_counted(spark, uris, model_file):
+def test_bad_rows_become_null_and_are_counted(spark, pictures, classifier_file):
     good = make_loader()
 
     def load(uri):
@@ -160,25 +152,23 @@ def test_bad_rows_become_null_and_are_counted(spark, uris, model_file):
         }
         return results[uri] if uri in results else good(uri)
 
-    stage = transformer(model_file, imageLoader=load)
-    names = [uris[0], "raise", "none", None, "small", "two", "text", "/no/such/file", uris[1]]
-    frame = spark.createDataFrame([(name,) for name in names], "uri string").coalesce(1)
+    stage = transformer(classifier_file, imageLoader=load)
+    bad = ["raise", "none", None, "small", "two", "text", "/no/such/file"]
     assert stage.badRows == 0
-    there = [row.scores is not None for row in stage.transform(frame).collect()]
-    assert there == [True, *[False] * 7, True]
+    found = computed(stage, [(name,) for name in (pictures[0], *bad, pictures[1])], URIS)
+    assert [each is not None for each in found] == [True, *[False] * 7, True]
     assert stage.badRows == 7
 
 
-def test_equal_programs_are_loaded_once(spark, model_file):
+def test_equal_programs_are_loaded_once(spark, classifier_file):
     def program():
-        return _ImageFiles(share_model(spark, str(model_file)), pickled(make_loader(), "It"))
+        return _ImageFiles(share_model(spark, classifier_file), pickled(make_loader(), "It"))
 
     first, again = program(), pickle.loads(pickle.dumps(program()))
     assert _loaded(first) is _loaded(again)
 
 
-def test_what_is_wrong_is_told_before_anything_runs(frame, model_file, tmp_path):
-    keras = import_keras()
+def test_what_is_wrong_is_told_before_anything_runs(keras, frame, classifier_file, tmp_path):
     broken = tmp_path / "broken.keras"
     broken.write_bytes(b"nothing")
     inputs = [keras.Input((4,)), keras.Input((4,))]
@@ -194,19 +184,19 @@ def test_what_is_wrong_is_told_before_anything_runs(frame, model_file, tmp_path)
         with pytest.raises(ValueError, match=message):
             transformer(str(file), imageLoader=refuse).transform(frame)
     with pytest.raises(ValueError, match=r"outputMode 'image'.*\(5,\)"):
-        transformer(model_file, imageLoader=refuse, outputMode="image").transform(frame)
+        transformer(classifier_file, imageLoader=refuse, outputMode="image").transform(frame)
     with pytest.raises(ValueError, match="imageLoader cannot be sent"):
-        transformer(model_file, imageLoader=lambda _: frame).transform(frame)
+        transformer(classifier_file, imageLoader=lambda _: frame).transform(frame)
     with pytest.raises(IllegalArgumentException, match="image does not exist"):
-        transformer(model_file, imageLoader=refuse, inputCol="image").transform(frame)
+        transformer(classifier_file, imageLoader=refuse, inputCol="image").transform(frame)
     with pytest.raises(IllegalArgumentException, match="already exists"):
-        transformer(model_file, imageLoader=refuse, outputCol="uri").transform(frame)
+        transformer(classifier_file, imageLoader=refuse, outputCol="uri").transform(frame)
     numbers = frame.selectExpr("length(uri) AS uri")
     with pytest.raises(IllegalArgumentException, match="must be URIs"):
-        transformer(model_file, imageLoader=refuse).transform(numbers)
+        transformer(classifier_file, imageLoader=refuse).transform(numbers)
 
 
-def test_arguments_are_keywords_with_the_defaults_of_sparkdl():
+def test_arguments_are_keywords_with_the_defaults_of_sparkdl(spark):
     stage = KerasImageFileTransformer()
     assert stage.getOutputMode() == "vector"
     assert not stage.isDefined("modelFile")
@@ -223,28 +213,18 @@ def test_arguments_are_keywords_with_the_defaults_of_sparkdl():
     assert (stage.getModelFile(), stage.getImageLoader()) == ("d.h5", refuse)
 
 
-@pytest.mark.parametrize("place", ["local", "s3a"])
-def test_stages_and_pipelines_save_and_load(frame, storage, tmp_path, place):
-    root = (tmp_path / "saved").as_uri() if place == "local" else f"s3a://{storage.name}/keras"
+def test_a_stage_is_saved_whole_or_not_at_all(spark, classifier, pictures, tmp_path):
+    root = (tmp_path / "saved").as_uri()
     file = tmp_path / "model.h5"
-    stage = transformer(save(classifier(), file))
-    expected = vectors(stage.transform(frame))
-    stage.write().overwrite().save(f"{root}/stage")
-    stage.write().overwrite().save(f"{root}/stage")
-    Pipeline(stages=[stage]).fit(frame).write().overwrite().save(f"{root}/pipeline")
-    file.unlink()
-    loaded = KerasImageFileTransformer.load(f"{root}/stage")
-    assert (loaded.uid, loaded.getOutputCol()) == (stage.uid, "scores")
-    assert loaded.getModelFile().endswith(".h5")
-    np.testing.assert_array_equal(vectors(loaded.transform(frame)), expected)
-    pipeline = PipelineModel.load(f"{root}/pipeline")
-    np.testing.assert_array_equal(vectors(pipeline.transform(frame)), expected)
-
-
-def test_what_cannot_be_saved_replaces_nothing(spark, tmp_path):
-    root = (tmp_path / "stage").as_uri()
-    stage = transformer(save(classifier(), tmp_path / "model.keras"))
+    stage = transformer(save(classifier, file))
+    rows = [(pictures[0],)]
+    expected = computed(stage, rows, URIS)
     stage.save(root)
+    stage.write().overwrite().save(root)
+    file.unlink()
     with pytest.raises(Exception, match="lock"):
         stage.copy({stage.imageLoader: threading.Lock()}).write().overwrite().save(root)
-    assert KerasImageFileTransformer.load(root).uid == stage.uid
+    loaded = KerasImageFileTransformer.load(root)
+    assert (loaded.uid, loaded.getOutputCol()) == (stage.uid, "scores")
+    assert loaded.getModelFile().endswith(".h5")
+    assert computed(loaded, rows, URIS) == expected

@@ -9,17 +9,9 @@ import pytest
 from pyspark.errors import IllegalArgumentException
 
 from toolkit.sparkdl.spark_files import SharedFile, SharedFolder, keep
-from toolkit.sparkdl.tensorflow_runtime import driver_tensorflow
 from toolkit.sparkdl.tf_graph import GraphAttachment, SharedGraph, TFInputGraph
 
-pytestmark = pytest.mark.slow  # the driver imports TensorFlow
-
 ONES = np.ones((5, 2), np.float32)
-
-
-@pytest.fixture(scope="module")
-def tf():
-    return driver_tensorflow()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`TFImageTransformer` on the cluster, against TensorFlow itself."""
+"""`TFImageTransformer` against TensorFlow itself."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from pyspark.errors import IllegalArgumentException
 from pyspark.ml import PipelineModel
 from pyspark.ml.linalg import VectorUDT
 
+from tests.support.stages import computed
 from toolkit.sparkdl import ImageSchema, imageIO
-from toolkit.sparkdl.tensorflow_runtime import driver_tensorflow
 from toolkit.sparkdl.tf_graph import TFInputGraph
 from toolkit.sparkdl.tf_image import TFImageTransformer
-
-pytestmark = pytest.mark.slow  # every Python worker imports TensorFlow
 
 RNG = np.random.default_rng(3)
 COLOURS = [
@@ -22,11 +20,6 @@ COLOURS = [
 FLOATS = RNG.random((4, 6, 3), np.float32)
 GRAY = RNG.integers(0, 256, (4, 6, 1), np.uint8)
 ALPHA = RNG.integers(0, 256, (4, 6, 4), np.uint8)
-
-
-@pytest.fixture(scope="module")
-def tf():
-    return driver_tensorflow()
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +34,14 @@ def means(tf):
     return compute
 
 
-def image_frame(spark, images):
-    rows = [(None if each is None else imageIO.imageArrayToStruct(each),) for each in images]
-    return spark.createDataFrame(rows, ImageSchema.imageSchema).coalesce(1)
+def structs(images):
+    return [(None if each is None else imageIO.imageArrayToStruct(each),) for each in images]
 
 
 @pytest.fixture(scope="module")
 def frame(spark):
-    return image_frame(spark, [*COLOURS, FLOATS])
+    """Return a frame of images without rows."""
+    return spark.createDataFrame([], ImageSchema.imageSchema)
 
 
 def transformer(**parameters):
@@ -56,9 +49,10 @@ def transformer(**parameters):
     return TFImageTransformer(**({"channelOrder": "RGB"} | columns | parameters))
 
 
-def vectors(stage, frame):
-    rows = stage.transform(frame).collect()
-    return [None if row.result is None else row.result.toArray() for row in rows]
+def vectors(stage, images):
+    """Return what a stage gives for images, computed in this process."""
+    found = computed(stage, structs(images), ImageSchema.imageSchema)
+    return [None if each is None else each.toArray() for each in found]
 
 
 @pytest.mark.parametrize("order", ["RGB", "BGR"])
@@ -69,7 +63,7 @@ def test_images_of_any_size_and_type_go_in_as_floats_in_the_order_asked_for(mean
     assert result.columns == ["image", "result"]
     ordered = [each[..., ::-1] if order == "RGB" else each for each in [*COLOURS, FLOATS]]
     expected = [means(each[None].astype(np.float32))[0] for each in ordered]
-    np.testing.assert_allclose(vectors(stage, frame), expected, rtol=1e-5)
+    np.testing.assert_allclose(vectors(stage, [*COLOURS, FLOATS]), expected, rtol=1e-5)
     assert stage.badRows == 0
 
 
@@ -79,18 +73,19 @@ def test_images_come_out_in_the_order_of_the_rows(tf, frame):
         tf.function(lambda x: {"half": x / 2, "size": tf.shape(x)[:1]}), spec
     )
     stage = transformer(graph=graph, outputTensor="half:0", outputMode="image")
-    result = stage.transform(frame)
-    assert result.schema["result"].dataType == ImageSchema.columnSchema
-    for row, image in zip(result.collect(), [*COLOURS, FLOATS], strict=True):
-        assert imageIO.imageType(row.result).name == "CV_32FC3"
-        found = imageIO.imageStructToArray(row.result)
+    assert stage.transform(frame).schema["result"].dataType == ImageSchema.columnSchema
+    images = [*COLOURS, FLOATS]
+    results = computed(stage, structs(images), ImageSchema.imageSchema)
+    for result, image in zip(results, images, strict=True):
+        assert imageIO.imageType(result).name == "CV_32FC3"
+        found = imageIO.imageStructToArray(result)
         np.testing.assert_array_equal(found, image[..., ::-1].astype(np.float32) / 2)
 
 
 def test_gray_and_alpha_keep_their_channels(tf, spark):
     spec = tf.TensorSpec([None, None, None, None], tf.float32)
     graph = TFInputGraph.fromFunction(tf.function(lambda x: x), spec)
-    found = vectors(transformer(graph=graph), image_frame(spark, [GRAY, ALPHA, COLOURS[0]]))
+    found = vectors(transformer(graph=graph), [GRAY, ALPHA, COLOURS[0]])
     expected = [GRAY, ALPHA[..., [2, 1, 0, 3]], COLOURS[0][..., ::-1]]
     for each, image in zip(found, expected, strict=True):
         np.testing.assert_array_equal(each, image.reshape(-1))
@@ -98,7 +93,7 @@ def test_gray_and_alpha_keep_their_channels(tf, spark):
 
 def test_gray_only_where_the_order_is_l(tf, spark):
     stage = transformer(channelOrder="L", graph=lambda gray: tf.reduce_max(gray, axis=[1, 2]))
-    found = vectors(stage, image_frame(spark, [COLOURS[0], GRAY]))
+    found = vectors(stage, [COLOURS[0], GRAY])
     assert stage.getGraph().input().shape == (None, None, None, 1)
     assert found == [None, [GRAY.max()]]
     assert stage.badRows == 1
@@ -124,9 +119,9 @@ def test_what_does_not_fit_becomes_null_and_is_counted(tf, spark):
     )
     stage = transformer(graph=model)
     undecoded = [("", -1, -1, -1, -1, b""), ("", 4, 6, 3, 16, b"short"), ("", 4, 6, 3, 99, b"")]
-    broken = spark.createDataFrame([(row,) for row in undecoded], ImageSchema.imageSchema)
-    images = image_frame(spark, [*COLOURS, None, GRAY])
-    found = vectors(stage, images.union(broken).coalesce(1))
+    rows = [*structs([*COLOURS, None, GRAY]), *((each,) for each in undecoded)]
+    results = computed(stage, rows, ImageSchema.imageSchema)
+    found = [None if each is None else each.toArray() for each in results]
     fitting = [0, 1, 3]
     assert [i for i, each in enumerate(found) if each is not None] == fitting
     expected = model(np.stack([COLOURS[i][..., ::-1] for i in fitting]).astype(np.float32))
@@ -140,23 +135,26 @@ def test_a_size_that_an_operation_does_not_bear_becomes_null(tf, spark):
         graph=lambda images: tf.reduce_sum(tf.nn.conv2d(images, kernel, 1, "VALID"), [1, 2])
     )
     sizes = (6, 2, 7)
-    found = vectors(
-        stage, image_frame(spark, [np.ones((size, size, 3), np.uint8) for size in sizes])
-    )
+    found = vectors(stage, [np.ones((size, size, 3), np.uint8) for size in sizes])
     assert [None if each is None else each.tolist() for each in found] == [[300], None, [675]]
     assert stage.badRows == 1
 
 
-@pytest.mark.parametrize("place", ["local", "s3a"])
-def test_a_saved_stage_computes_the_same(means, frame, storage, tmp_path, place):
+def test_a_saved_stage_computes_the_same_on_executors(means, spark, storage):
     stage = transformer(channelOrder="BGR", graph=means, inputTensor="images")
-    folder = str(tmp_path / "stage") if place == "local" else f"s3a://{storage.name}/tf/images"
+    folder = f"s3a://{storage.name}/tf/images"
     PipelineModel([stage]).write().overwrite().save(folder)
     (loaded,) = PipelineModel.load(folder).stages
     assert loaded.getChannelOrder() == "BGR"
     assert loaded.getInputTensor() == "images"
     assert loaded.getGraph() == stage.getGraph()
-    np.testing.assert_array_equal(vectors(loaded, frame), vectors(stage, frame))
+    images = [*COLOURS, FLOATS, None]
+    frame = spark.createDataFrame(structs(images), ImageSchema.imageSchema).coalesce(1)
+    *found, nothing = (row.result for row in loaded.transform(frame).collect())
+    expected = [means(each[None].astype(np.float32))[0] for each in images[:-1]]
+    np.testing.assert_allclose([each.toArray() for each in found], expected, rtol=1e-5)
+    assert nothing is None
+    assert loaded.badRows == 1
 
 
 def test_a_folder_of_a_saved_model_is_a_graph(tf, means, tmp_path):

@@ -1,23 +1,16 @@
 """The cases: what a round measures, in which order, and what is made of it."""
 
-import importlib.util
-from pathlib import Path
-
-import boto3
 import numpy as np
 import pytest
 
-import benchmarks
 from benchmarks.__main__ import _todo
 from benchmarks.bench import FULL, SMOKE, Bench, Case, Step
 from benchmarks.cases import CASES
 from benchmarks.cases.quality import Features, cosines, probe_accuracy
-from benchmarks.images import LARGE, large_jpeg, repeated, repeated_with_a_large_one
+from benchmarks.images import repeated, repeated_with_a_large_one
 from benchmarks.results import Measurement, Results
-from benchmarks.stack import Stack
-from toolkit.images.decode import decode_image
-
-PEERS = Path(benchmarks.__file__).with_name("peers")
+from toolkit.profiles import S3Settings
+from toolkit.storage import Storage
 
 
 @pytest.fixture
@@ -107,55 +100,36 @@ def test_the_probe_learns_from_training_and_is_judged_on_test():
     assert probe_accuracy(features) == pytest.approx(1 - 5 / 40)
 
 
-@pytest.mark.slow
-def test_the_large_image_has_40_megapixels_and_is_readable():
-    assert LARGE[0] * LARGE[1] == 40_000_000
-    assert decode_image(large_jpeg(), size=(10, 16)).std() > 1
+class RememberedStore(Storage):
+    """A store that remembers the names of its objects."""
+
+    def __init__(self, *keys):
+        super().__init__(S3Settings())
+        object.__setattr__(self, "keys", set(keys))
+
+    def exists(self, location):
+        return location.key in self.keys
+
+    def objects(self, location):
+        return iter([key for key in self.keys if key.startswith(f"{location.key}/")])
+
+    def upload(self, file, location, *, in_parts=False):
+        assert file.is_file()
+        self.keys.add(location.key)
 
 
-@pytest.mark.slow
-def test_images_are_repeated_under_names_of_their_own(storage):
-    prefix = repeated(storage, 510)
-    keys = {entry.location.key for entry in storage.objects(prefix)}
-    assert len(keys) == 510
-    assert len({key.split("/")[-2] for key in keys}) == 18
-    with_large = repeated_with_a_large_one(storage, 3)
-    assert sum(1 for _ in storage.objects(with_large)) == 4
+def test_images_are_repeated_under_names_of_their_own():
+    store = RememberedStore()
+    prefix = repeated(store, 510)  # more than there are
+    assert len(store.keys) == 510
+    assert all(key.startswith(f"{prefix.key}/") for key in store.keys)
+    assert len({key.split("/")[-2] for key in store.keys}) == 18
+    repeated(store, 510)
+    assert len(store.keys) == 510
 
 
-def test_a_location_is_emptied_of_the_folders_that_spark_leaves_too(profile, storage):
-    stack = Stack(profile=profile, spark_worker=0)
-    gone, stays = storage.location("benchmarks", "notebook"), storage.location("benchmarks", "no")
-    for each in (gone, stays):
-        storage.write(each / "part.parquet", b"content")
-    key, secret = storage.settings.credentials()
-    client = boto3.client(
-        "s3",
-        endpoint_url=storage.settings.endpoint,
-        region_name="us-east-1",
-        aws_access_key_id=key,
-        aws_secret_access_key=secret,
-    )
-    client.put_object(Bucket=gone.bucket, Key=f"{gone.key}/_temporary/0/", Body=b"")
-    stack.delete(gone)
-    left = client.list_objects_v2(Bucket=gone.bucket, Prefix="benchmarks/")["Contents"]
-    assert [each["Key"] for each in left] == ["benchmarks/no/part.parquet"]
-    stack.delete(stays)
-    stack.delete(stays)
-
-
-def test_our_readers_read_every_image(storage, monkeypatch):
-    monkeypatch.setattr("toolkit.features._engine", None)  # put back at the end
-    key, secret = storage.settings.credentials()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", storage.settings.endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
-    spec = importlib.util.spec_from_file_location("reading", PEERS / "reading.py")
-    reading = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(reading)
-    images = repeated(storage, 40)
-    size = sum(entry.size for entry in storage.objects(images))
-    assert reading.ours_bytes(images.uri) == (40, size)
-    assert reading.ours_pixels(images.uri) == (40, size)
-    storage.write(images / "Bad" / "bad.jpg", b"")
-    assert reading.ours_pixels(images.uri) == (40, size)
+def test_the_large_image_comes_on_top_of_the_others_and_is_made_once():
+    large = "images/repeated-3-and-a-large-one/Large/large.jpg"
+    store = RememberedStore(large)
+    assert repeated_with_a_large_one(store, 3).key == "images/repeated-3-and-a-large-one"
+    assert len(store.keys) == 4

@@ -1,5 +1,7 @@
-"""The account, a job and a bundle."""
+"""A job, and a developer whose secrets must not be in it."""
 
-from tests.support.bundles import account, aws, bundle, checkout, direct, front, job, made, model
+from tests.support.bundles import aws, job
+from tests.support.bundles import paper_model as model
+from tests.support.developer import ann
 
-__all__ = ["account", "aws", "bundle", "checkout", "direct", "front", "job", "made", "model"]
+__all__ = ["ann", "aws", "job", "model"]

@@ -1,4 +1,4 @@
-"""The estimate of a promoted run: the model's figures, and the facts about types from moto."""
+"""The estimate of a promoted run: the model's figures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from toolkit.cloud.estimate import (
     MeasuredRate,
     Work,
     estimate,
-    instance_types,
     memory_needed,
     physical_cores,
 )
@@ -210,14 +209,3 @@ def test_hyperthreads_of_this_machine_count_once() -> None:
     assert 1 <= cores <= len(os.sched_getaffinity(0))
     if len(os.sched_getaffinity(0)) == psutil.cpu_count():
         assert cores == psutil.cpu_count(logical=False)
-
-
-@pytest.mark.slow
-def test_facts_of_types_are_ec2s(moto) -> None:
-    wanted = ["c7i.2xlarge", "c7a.2xlarge", "c7g.xlarge", "t3.micro", "c9z.huge"]
-    found = instance_types(moto.account(), wanted)
-    assert list(found) == wanted[:-1]
-    assert found["c7i.2xlarge"] == C7I
-    assert found["c7a.2xlarge"].cores == found["c7a.2xlarge"].vcpus == 8  # no hyperthreads there
-    assert found["c7g.xlarge"].architecture == "arm64"
-    assert found["t3.micro"].burstable

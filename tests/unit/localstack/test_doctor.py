@@ -16,12 +16,6 @@ def check_of(settings, name):
     return next(each for each in localstack.checks(settings) if each.name == name)
 
 
-def test_a_running_stack_is_healthy_and_its_ports_are_ours(stack, stack_settings):
-    checks = localstack.checks(stack_settings)
-    assert [each for each in checks if each.ok is not True and each.name != "Memory"] == []
-    assert "in use by this stack" in check_of(stack_settings, "Port of minio").detail
-
-
 def test_a_bare_machine_gets_remedies_and_stays_as_it_is(stack_settings, tmp_path):
     bare = replace(stack_settings, root=tmp_path / "state", cache=tmp_path / "cache")
     checks = {each.name: each for each in localstack.checks(bare)}

@@ -1,5 +1,6 @@
 """Processes are known again by their birth, ended whole, and never mistaken for others."""
 
+import fcntl
 import json
 import os
 import signal
@@ -7,19 +8,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
+from pathlib import Path
 
 import pytest
 
 from localstack import process
 from localstack.errors import PortInUseError
-
-
-def wait_until(condition, *, seconds=10):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -92,9 +87,90 @@ def test_a_foreign_session_without_the_mark_is_not_ended(record, tmp_path):
         )
         assert process.end(record, home=tmp_path) is False
         assert foreign.poll() is None
+        assert record.exists()  # as long as the process that it names lives
     finally:
         foreign.kill()
         foreign.wait()
+
+
+def test_end_right_after_start_leaves_nothing(start, record, tmp_path):
+    left = []
+    for _ in range(60):
+        daemon = start("sleep", "60")
+        found = process.end(record, home=tmp_path)
+        if not found or daemon.alive() or record.exists():
+            left.append(daemon)
+            os.kill(daemon.pid, signal.SIGKILL)
+    assert left == []
+
+
+def test_processes_in_the_middle_of_an_exec_are_ended_too(start, record, tmp_path, monkeypatch):
+    daemon = start("sh", "-c", "sleep 60 & wait")
+    child = eventually(lambda: _children_of(daemon.pid))[0]
+    looks = {daemon.pid: 0, child: 0}
+    shown = process._shown_environment
+
+    def empty_at_first(folder):
+        pid = int(folder.name)
+        if pid not in looks:
+            return shown(folder)
+        looks[pid] += 1
+        return shown(folder) if looks[pid] > 3 else None
+
+    monkeypatch.setattr(process, "_shown_environment", empty_at_first)
+    assert process.end(record, home=tmp_path) is True
+    assert (process.birth_of(daemon.pid), process.birth_of(child)) == (None, None)
+    assert not record.exists()
+
+
+def _children_of(pid):
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in listed.split()]
+
+
+def test_a_child_without_an_environment_is_not_waited_for_and_not_ended(start, record, tmp_path):
+    child_file = tmp_path / "child"
+    start("sh", "-c", f"env -i sleep 60 & echo $! > {child_file}; wait")
+    eventually(lambda: child_file.exists() and child_file.read_text().strip())
+    child = int(child_file.read_text())
+    try:
+        eventually(lambda: process.environment_of(child, within_s=3600) == [])
+        assert process.end(record, home=tmp_path) is True
+        assert process.birth_of(child) is not None
+        assert not record.exists()
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_an_exec_that_does_not_end_is_not_waited_for_without_end(start, record, monkeypatch):
+    daemon = start("sleep", "60")
+    with monkeypatch.context() as patch:
+        patch.setattr(process, "_shown_environment", lambda _: None)
+        assert process.environment_of(daemon.pid, within_s=0.01) == []
+        patch.setattr(process, "environment_of", lambda _: [])
+        assert process.end(record, home=record.parents[1]) is False
+    assert process.read_record(record) == daemon
+    assert daemon.alive()
+
+
+@pytest.mark.parametrize(
+    ("state", "environ", "begin", "end", "shown"),
+    [
+        ("S", b"A=1\0B=2\0", 100, 108, b"A=1\0B=2\0"),
+        ("R", b"", 0, 0, None),  # the kernel has set no address yet
+        ("R", b"", 100, 0, None),
+        ("R", b"", 100, 108, None),  # the exec ended between the two looks
+        ("S", b"", 100, 100, b""),  # env -i
+        ("Z", b"", 0, 0, b""),
+    ],
+)
+def test_an_empty_environment_is_told_from_one_in_the_making(
+    tmp_path, state, environ, begin, end, shown
+):
+    (tmp_path / "environ").write_bytes(environ)
+    between = " ".join(["0"] * 46)
+    (tmp_path / "stat").write_text(f"7 (a) b) {state} {between} {begin} {end} 0\n")
+    assert process._shown_environment(tmp_path) == shown
 
 
 def test_children_whose_parent_died_are_ended_too(start, record, tmp_path):
@@ -110,7 +186,7 @@ def test_children_whose_parent_died_are_ended_too(start, record, tmp_path):
         "    time.sleep(60)\n",
     )
     daemon = process.read_record(record)
-    wait_until(lambda: not daemon.alive() and child_file.exists() and child_file.read_text())
+    eventually(lambda: not daemon.alive() and child_file.exists() and child_file.read_text())
     child = int(child_file.read_text())
     assert process.birth_of(child) is not None
     assert process.end(record, home=tmp_path) is True
@@ -119,8 +195,8 @@ def test_children_whose_parent_died_are_ended_too(start, record, tmp_path):
 
 def test_a_service_that_will_not_listen_is_ended_by_force(start, record, tmp_path):
     daemon = start("sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.1; done")
-    wait_until(lambda: "deaf" in (tmp_path / "service.log").read_text())
-    assert process.end(record, home=tmp_path, grace_s=0.3)
+    eventually(lambda: "deaf" in (tmp_path / "service.log").read_text())
+    assert process.end(record, home=tmp_path, grace_s=0.05)
     assert not daemon.alive()
 
 
@@ -165,19 +241,23 @@ def test_free_ports_differ_and_are_free():
 
 
 def test_a_lock_lets_one_in_at_a_time(tmp_path):
+    lock = tmp_path / "lock"
     order = []
 
     def second():
-        with process.locked(tmp_path / "lock"):
+        with process.locked(lock):
             order.append("second")
 
-    with process.locked(tmp_path / "lock"):
-        thread = threading.Thread(target=second)
-        thread.start()
-        time.sleep(0.2)
-        order.append("first")
-    thread.join(timeout=10)
-    assert order == ["first", "second"]
+    thread = threading.Thread(target=second)
+    with lock.open("ab") as other:
+        with process.locked(lock):
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            thread.start()
+            order.append("first")
+        thread.join(timeout=60)
+        assert order == ["first", "second"]
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_an_interrupted_command_takes_its_children_along(tmp_path):
@@ -190,12 +270,12 @@ def test_an_interrupted_command_takes_its_children_along(tmp_path):
         f"log=pathlib.Path({str(tmp_path / 'log')!r}))\n"
     )
     caller = subprocess.Popen([sys.executable, "-c", call], stderr=subprocess.DEVNULL)
-    wait_until(lambda: child_file.exists() and child_file.read_text().strip())
+    eventually(lambda: child_file.exists() and child_file.read_text().strip())
     child = int(child_file.read_text())
     assert process.birth_of(child) is not None
     caller.send_signal(signal.SIGINT)
-    assert caller.wait(timeout=10) != 0
-    wait_until(lambda: process.birth_of(child) is None)
+    assert caller.wait(timeout=60) != 0
+    eventually(lambda: process.birth_of(child) is None)
 
 
 def test_a_foreign_configuration_is_not_inherited(monkeypatch):

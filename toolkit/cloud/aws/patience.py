@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from toolkit.cloud.aws.account import AwsError
+from toolkit.cloud.clock import MACHINE_CLOCK, Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,27 +28,36 @@ class Patience:
     ----------
     seconds
         From now.
+    clock
+        Measures the time and makes the pauses.
     """
 
     seconds: float
+    clock: Clock = MACHINE_CLOCK
     _deadline: float = field(init=False)
     _pause: float = field(default=_FIRST_PAUSE, init=False)
 
     def __post_init__(self) -> None:
-        self._deadline = time.monotonic() + self.seconds
+        self._deadline = self.clock.now() + self.seconds
 
     @property
     def is_over(self) -> bool:
         """Whether the time is up."""
-        return time.monotonic() >= self._deadline
+        return self.clock.now() >= self._deadline
 
     def pause(self) -> None:
         """Wait before the next question, longer each time, not beyond the end."""
-        time.sleep(max(0.0, min(self._pause, self._deadline - time.monotonic())))
+        self.clock.sleep(max(0.0, min(self._pause, self._deadline - self.clock.now())))
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
 
-def repeat(call: Callable[[], T], *, again: Callable[[AwsError], bool], seconds: float) -> T:
+def repeat(
+    call: Callable[[], T],
+    *,
+    again: Callable[[AwsError], bool],
+    seconds: float,
+    clock: Clock = MACHINE_CLOCK,
+) -> T:
     """Call until it succeeds.
 
     Parameters
@@ -59,13 +68,15 @@ def repeat(call: Callable[[], T], *, again: Callable[[AwsError], bool], seconds:
         Whether an error is one that time mends.
     seconds
         How long to try.
+    clock
+        Measures the time and makes the pauses.
 
     Raises
     ------
     AwsError
         One that time does not mend, or the last one.
     """
-    patience = Patience(seconds)
+    patience = Patience(seconds, clock)
     while True:
         try:
             return call()

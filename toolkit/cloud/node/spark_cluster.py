@@ -15,7 +15,6 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from urllib.request import ProxyHandler, build_opener
 from toolkit.cloud.aws.account import AwsAccount, aws_errors
 from toolkit.cloud.aws.names import spark_secret_name
 from toolkit.cloud.aws.patience import repeat
+from toolkit.cloud.clock import MACHINE_CLOCK, Clock
 from toolkit.cloud.documents import to_document
 from toolkit.cloud.node.metadata import InstanceMetadata
 from toolkit.errors import JobError
@@ -225,6 +225,8 @@ class SparkNode:
         Told what happens.
     home
         Spark's own files here, removed at the end.
+    clock
+        Measures how long the other nodes take, and makes the pauses between two looks.
     """
 
     folder: PromotionFolder
@@ -235,6 +237,7 @@ class SparkNode:
     log: Path
     say: Callable[[str], None]
     home: Path = field(default_factory=lambda: state_folder() / "spark")
+    clock: Clock = MACHINE_CLOCK
 
     @contextmanager
     def leading(self, *, nodes: int, wait_seconds: float = WAIT_SECONDS) -> Iterator[Cluster]:
@@ -280,18 +283,18 @@ class SparkNode:
         JobError
             Spark's worker ends by itself, or the secret can't be read.
         """
-        first = _FirstNode(self.folder, silent_seconds)
+        first = _FirstNode(self.folder, silent_seconds, self.clock)
         with self._files() as properties:
             while (master := self._find_master()) is None:
                 if over := first.why_over(None):
                     return over
-                time.sleep(_LOOK_SECONDS)
+                self.clock.sleep(_LOOK_SECONDS)
             self.say(f"Spark's master is {master.url} on node {master.node}")
             with self._worker(master, properties) as worker:
                 while not (over := first.why_over(master)):
                     if (code := worker.poll()) is not None:
                         raise JobError(f"Spark's worker has ended with exit code {code}.")
-                    time.sleep(_LOOK_SECONDS)
+                    self.clock.sleep(_LOOK_SECONDS)
                 return over
 
     def _find_master(self) -> Master | None:
@@ -302,7 +305,7 @@ class SparkNode:
     # --- the others ---
 
     def _wait_for_workers(self, page: str, *, nodes: int, seconds: float) -> int:
-        deadline = time.monotonic() + seconds
+        deadline = self.clock.now() + seconds
         told = 0
         while True:
             joined = _workers_alive(page)
@@ -311,9 +314,9 @@ class SparkNode:
                 told = joined
             if joined >= nodes:
                 return joined
-            if time.monotonic() >= deadline:
+            if self.clock.now() >= deadline:
                 break
-            time.sleep(_LOOK_SECONDS / 4)
+            self.clock.sleep(_LOOK_SECONDS / 4)
         if not joined:
             raise JobError(
                 f"No Spark worker has come within {seconds:.0f} s, not even that of this node.",
@@ -396,24 +399,27 @@ class SparkNode:
         }
 
     def _wait_for_page(self, page: str, master: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = self.clock.now() + _START_SECONDS
         while _page(page) is None:
-            if master.poll() is not None or time.monotonic() >= deadline:
+            if master.poll() is not None or self.clock.now() >= deadline:
                 raise JobError(
                     f"Spark's master does not start on {self.seat.address}.",
                     remedy="The log of this node has its messages.",
                 )
-            time.sleep(_LOOK_SECONDS / 10)
+            self.clock.sleep(_LOOK_SECONDS / 10)
 
 
 class _FirstNode:
     """Judges, from another node, whether the first one's work goes on."""
 
-    def __init__(self, folder: PromotionFolder, silent_seconds: float) -> None:
+    def __init__(
+        self, folder: PromotionFolder, silent_seconds: float, clock: Clock = MACHINE_CLOCK
+    ) -> None:
         self._folder = folder
         self._silent_seconds = silent_seconds
+        self._clock = clock
         self._last: Status | None = None
-        self._changed = time.monotonic()
+        self._changed = self._clock.now()
 
     def why_over(self, master: Master | None) -> str | None:
         """Say why there is nothing more to do; else None.
@@ -429,8 +435,8 @@ class _FirstNode:
                 if status.is_final:
                     return f"the first node's is {status.phase}"
                 if status != self._last:
-                    self._last, self._changed = status, time.monotonic()
-        silence = time.monotonic() - self._changed
+                    self._last, self._changed = status, self._clock.now()
+        silence = self._clock.now() - self._changed
         if silence >= self._silent_seconds:
             return f"the first node has been silent for {silence:.0f} s"
         return None

@@ -6,20 +6,18 @@ import shlex
 from dataclasses import dataclass
 from importlib.resources import files
 
+from toolkit.cloud.bundle import BUNDLES, MANIFEST, PROMOTIONS
+from toolkit.cloud.job import NODE_FOLDER
 from toolkit.cloud.node.log import CHUNK_BYTES
 from toolkit.cloud.status import BOOT_STAGE
 
-__all__ = ["LARGEST", "REHEARSAL", "NodeBoot", "user_data"]
+__all__ = ["LARGEST", "NodeBoot", "user_data"]
 
 LARGEST = 16_384
 """Bytes of user-data that EC2 takes, before it is encoded.
 
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-add-user-data.html
 """
-
-REHEARSAL = "TOOLKIT_REHEARSAL"
-"""Variable that is set in a rehearsal: the folder that stands for ``/``. The script then turns no
-machine off."""
 
 _TEMPLATE = "user_data.sh"
 
@@ -64,6 +62,10 @@ def user_data(boot: NodeBoot) -> str:
         "bundle": boot.bundle,
         "minutes": str(boot.dead_man_minutes),
         "chunk_bytes": str(CHUNK_BYTES),
+        "home": NODE_FOLDER,
+        "bundles": BUNDLES,
+        "promotions": PROMOTIONS,
+        "manifest": MANIFEST,
     }
     for name, value in values.items():
         # Names and numbers need no quotes; what does is none.

@@ -22,8 +22,8 @@ store=${AWS_ENDPOINT_URL_S3:-https://s3.$region.amazonaws.com}
 metadata_service=${AWS_EC2_METADATA_SERVICE_ENDPOINT:-http://169.254.169.254}
 root=${TOOLKIT_REHEARSAL-}
 root=${root%/}
-home=$root/opt/fruits-toolkit
-folder=toolkit/promotions/$promotion # in the bucket
+home=$root@home@
+folder=@promotions@/$promotion # in the bucket
 
 # Everything that is said on this node, here, in bootstrap.sh and in Python, goes to this file. What
 # lies beside it is explained in toolkit/cloud/node/log.py, which reads and writes it as well.
@@ -150,8 +150,8 @@ request() { # KEY CURL-OPTIONS: one signed request; the status goes to stdout
 }
 
 fetch_bundle() {
-    local manifest=$home/manifest.json path sha256
-    get "toolkit/bundles/$bundle/manifest.json" "$manifest"
+    local manifest=$home/@manifest@ path sha256
+    get "@bundles@/$bundle/@manifest@" "$manifest"
     check "$manifest" "$bundle"
     while IFS=$'\t' read -r path sha256; do
         if [[ $path == /* || /$path/ == */../* || $path =~ [^A-Za-z0-9._/-] ]]; then
@@ -159,7 +159,7 @@ fetch_bundle() {
             return 1
         fi
         mkdir -p "$(dirname "$home/$path")"
-        get "toolkit/bundles/$sha256/${path##*/}" "$home/$path"
+        get "@bundles@/$sha256/${path##*/}" "$home/$path"
         check "$home/$path" "$sha256"
     done < <(listed "$manifest")
 }

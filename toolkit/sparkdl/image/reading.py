@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from toolkit.storage import ObjectInfo
 
-__all__ = ["SourceFile", "read_each", "read_files"]
+__all__ = ["SourceFile", "find_files", "read_each", "read_files", "sample_files"]
 
 _log = logging.getLogger(__name__)
 
@@ -94,8 +94,8 @@ def read_files(
     if partitions != -1 and partitions < 1:
         raise ValueError(f"numPartitions is {partitions}; it should be at least 1, or -1")
     spark = SparkSession.active()
-    files, storage = _find(spark, path, recursive=recursive)
-    chosen = [file for file in files if ratio == 1 or _draw(file.uri, seed) < ratio]
+    files, storage = find_files(path, recursive=recursive, store=lambda: session_storage(spark))
+    chosen = sample_files(files, ratio, seed)
     return read_each(spark, chosen, to_row, storage=storage, schema=schema, partitions=partitions)
 
 
@@ -136,18 +136,41 @@ class SourceFile(NamedTuple):
     size: int
 
 
+def sample_files(files: Iterable[SourceFile], ratio: float, seed: int) -> list[SourceFile]:
+    """Return a part of the files, always the same: a larger ratio adds to it."""
+    return [file for file in files if ratio == 1 or _draw(file.uri, seed) < ratio]
+
+
 def _draw(uri: str, seed: int) -> float:
     """Draw a number from 0 to 1, always the same."""
     digest = hashlib.blake2b(f"{seed} {uri}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) / 2**64
 
 
-def _find(
-    spark: SparkSession, path: str, *, recursive: bool
+def find_files(
+    path: str, *, recursive: bool, store: Callable[[], Storage]
 ) -> tuple[Iterable[SourceFile], Storage | None]:
-    """List the files at a path; return them, and the store that they lie in if it is one."""
+    """List the files at a path.
+
+    Parameters
+    ----------
+    path, recursive
+        As for `read_files`.
+    store
+        Returns the store that a URI is looked up in.
+
+    Returns
+    -------
+    files, storage
+        The storage is None for files on the disk.
+
+    Raises
+    ------
+    RequestError
+        There is nothing at the path.
+    """
     in_store = "://" in path and not path.startswith(_FILE_SCHEME)
-    storage = session_storage(spark) if in_store else None
+    storage = store() if in_store else None
     # file:/a, file:///a and file://host/a are all in use.
     plain = path if in_store else re.sub(r"^file:(//[^/]*)?(?=/)", "", path)
     listings = [

@@ -17,7 +17,7 @@ from toolkit.errors import RequestError
 from toolkit.images.decode import UnreadableImage
 from toolkit.sparkdl.bad_rows import BadRows
 from toolkit.sparkdl.cells import image_cells
-from toolkit.sparkdl.computing import computation
+from toolkit.sparkdl.computing import Computation
 from toolkit.sparkdl.image.pixels import stored_pixels
 from toolkit.sparkdl.image.rows import pil_image, swap_channels
 from toolkit.sparkdl.keras_image import call_loader
@@ -95,7 +95,7 @@ def registerKerasImageUDF(
         model, None if preprocessor is None else pickled(preprocessor, "The preprocessor")
     )
     bad = BadRows()
-    function: Any = computation(program, Tensors(FloatType(), 1), bad=bad.counter(spark))
+    function: Any = Computation(program, Tensors(FloatType(), 1), bad.counter(spark)).function()
     registered: Any = spark.udf.register(udf_name, function)
     registered.badRows = lambda: bad.count
     return registered

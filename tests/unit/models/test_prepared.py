@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from tests.support.tiny_network import convert_to_tiny
 from toolkit.errors import JobError, RequestError
-from toolkit.folders import cache_folder
 from toolkit.models import (
     Calibration,
     PreparedModel,
@@ -25,6 +27,9 @@ from toolkit.models import (
     resolve_weights,
 )
 
+if TYPE_CHECKING:
+    from toolkit.models.conversion import Converted
+
 SPEC = model_spec("EfficientNetLite0")
 
 
@@ -33,9 +38,11 @@ def find(cache: Path, **options: Any) -> PreparedModel:
 
 
 @pytest.fixture(scope="module")
-def default() -> PreparedModel:
-    """Return the default model out of the user's cache: converted once a machine, not a session."""
-    return find(cache_folder())
+def default(tmp_path_factory: pytest.TempPathFactory) -> PreparedModel:
+    """Return a tiny network that was prepared under the name of the default one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepared, "convert", convert_to_tiny)
+        return find(tmp_path_factory.mktemp("driver"))
 
 
 @dataclass
@@ -69,7 +76,7 @@ class ConvertedError(Exception):
 
 @pytest.fixture(autouse=True)
 def no_conversion(default: PreparedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tell of a conversion instead of spending ten seconds on it."""
+    """Fail at a conversion, which takes ten seconds, and TensorFlow."""
 
     def convert(*arguments: object, **options: object) -> None:
         raise ConvertedError
@@ -203,7 +210,25 @@ def test_int8_without_nncf_names_the_package_to_install(monkeypatch, tmp_path):
 
 
 def test_int8_without_images_is_refused(default):
+    cache = Path(default.folder).parents[1]
     with pytest.raises(RequestError, match="needs images"):
-        find(cache_folder(), precision="int8")
+        find(cache, precision="int8")
     with pytest.raises(RequestError, match="none can be read"):
-        find(cache_folder(), precision="int8", calibration=calibration())
+        find(cache, precision="int8", calibration=calibration())
+
+
+def test_two_may_prepare_the_same_network_at_once(default, tmp_path, monkeypatch):
+    """Both convert before either is done: the first one's folder stays, and serves both."""
+    both = threading.Barrier(2, timeout=60)
+
+    def convert(*arguments: Any, **options: Any) -> Converted:
+        converted = convert_to_tiny(*arguments, **options)
+        both.wait()
+        return converted
+
+    monkeypatch.setattr(prepared, "convert", convert)
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(find, [tmp_path, tmp_path])
+    assert one == other == replace(default, folder=str(tmp_path / "prepared" / default.key))
+    assert left_in(tmp_path) == [default.key]
+    load_engine(one, threads=1)

@@ -1,0 +1,67 @@
+"""Run the release tier: every part, or the parts whose guarded files have changed.
+
+``python -m tests.release`` runs all parts, ``python -m tests.release --changed`` those whose files
+differ from the ones with which the part last passed. ``passed.json`` keeps their digests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+from tests.support import CHECKOUT
+
+PASSED = Path(__file__).with_name("passed.json")
+
+LOCKED = ("pyproject.toml", "requirements.lock")
+SET_UP = (*LOCKED, "localstack/bootstrap.sh", "localstack/clean-root.sh")
+GUARDED = {
+    "test_bare_machine.py": (*SET_UP, "requirements-dev.lock", "localstack/install.py"),
+    "test_boot.py": (*SET_UP, "toolkit/cloud/node/*"),
+    "test_rehearsal.py": (*SET_UP, "toolkit/cloud/node/*", "toolkit/cloud/rehearsal.py"),
+}
+"""Test file of a part -> patterns of the files it guards, besides its own."""
+
+
+def digest(part: str) -> str:
+    """Return the SHA-256 of the names and contents of all files that a part guards."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=CHECKOUT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    patterns = (f"tests/release/{part}", *GUARDED[part])
+    found = hashlib.sha256()
+    for name in sorted(set(listed.stdout.splitlines())):
+        file = CHECKOUT / name
+        if file.is_file() and any(fnmatch(name, pattern) for pattern in patterns):
+            found.update(f"{name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return found.hexdigest()
+
+
+def main(arguments: list[str]) -> int:
+    """Run the parts and record those that pass; return 1 if one fails."""
+    passed = json.loads(PASSED.read_text()) if PASSED.exists() else {}
+    failed = []
+    for part in GUARDED:
+        if "--changed" in arguments and passed.get(part) == digest(part):
+            print(f"{part}: passed with these files already")
+            continue
+        command = [sys.executable, "-m", "pytest", "-n", "0", f"tests/release/{part}"]
+        if subprocess.run(command, cwd=CHECKOUT, check=False).returncode:
+            failed.append(part)
+            continue
+        passed[part] = digest(part)
+        PASSED.write_text(json.dumps(passed, indent=2, sort_keys=True) + "\n")
+    print(f"Failed: {', '.join(failed)}" if failed else "All parts have passed.")
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
