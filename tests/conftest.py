@@ -78,14 +78,32 @@ def pytest_configure_node(node) -> None:
     node.workerinput["stack_home"] = str(node.config.stash[STACK_HOME])
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this hook, too
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark tests by their folders and order them by tier."""
-    tiers = {item: item.path.relative_to(config.rootpath / "tests").parts[0] for item in items}
-    for item, tier in tiers.items():
+    """Mark tests by their folders; run the Spark group first, then tier by tier."""
+
+    def place(item: pytest.Item) -> tuple[bool, int]:
+        tier = item.path.relative_to(config.rootpath / "tests").parts[0]
         item.add_marker(tier)
-        if tier == "tensorflow" or "spark" in item.fixturenames:
+        needs_spark = tier == "tensorflow" or "spark" in item.fixturenames
+        if needs_spark:
             item.add_marker(SPARK_GROUP)
-    items.sort(key=lambda item: TIERS.index(tiers[item]))
+        return not needs_spark, TIERS.index(tier)
+
+    places = {item: place(item) for item in items}
+    items.sort(key=places.__getitem__)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Give out the Spark group as a whole, and other tests file by file."""
+    from xdist.scheduler import LoadGroupScheduling
+
+    class GroupsAndFiles(LoadGroupScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return super()._split_scope(nodeid).partition("::")[0]
+
+    return GroupsAndFiles(config, log)
 
 
 @pytest.hookimpl(trylast=True)

@@ -39,7 +39,7 @@ assert again.range(3).count() == 3
 
 
 def test_a_script_has_one_session_until_it_stops_it_or_ends(
-    stack_environment, sample_files, tmp_path
+    stack, stack_environment, sample_files, tmp_path
 ) -> None:
     folder = tmp_path / "two kinds" / sample_files[0].parent.name
     folder.mkdir(parents=True)
@@ -56,8 +56,9 @@ def test_a_script_has_one_session_until_it_stops_it_or_ends(
         timeout=240,
     )
     assert ended.returncode == 0, ended.stderr[-2000:]
-    assert ended.stdout == "3 images in s3a://fruits/images/two kinds\n"
-    assert "3 images in s3a://fruits/images/two kinds, 3 of them uploaded now" in ended.stderr
+    images = f"3 images in s3a://{stack.bucket}/images/two kinds"
+    assert ended.stdout == f"{images}\n"
+    assert f"{images}, 3 of them uploaded now" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert "Exception ignored" not in ended.stderr
     assert not [each for each in psutil.process_iter() if mark.items() <= environment(each).items()]

@@ -66,15 +66,15 @@ def test_up_on_a_running_stack_changes_nothing(toolkit) -> None:
         (("run", "--limit", "0"), "limit"),
         (("run", "--profile", "nope"), "nope"),
         (("run", "--profile", "aws"), "no-such-profile"),
-        (("run", "--output", "s3a://fruits/images"), "would be deleted"),
-        (("run", "--output", "s3a://fruits"), "would be deleted"),
+        (("run", "--output", "s3a://BUCKET/images"), "would be deleted"),
+        (("run", "--output", "s3a://BUCKET"), "would be deleted"),
         (("logs", "no-such-service"), "no-such-service"),
         (("report", "no-such-run"), "no-such-run"),
         (("no-such-command",), "no-such-command"),
     ],
 )
-def test_wrong_request_exits_with_2_and_names_the_value(toolkit, arguments, said) -> None:
-    done = toolkit(*arguments)
+def test_wrong_request_exits_with_2_and_names_the_value(toolkit, stack, arguments, said) -> None:
+    done = toolkit(*(each.replace("BUCKET", stack.bucket) for each in arguments))
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert done.stdout == ""
@@ -100,9 +100,9 @@ def test_missing_weights_name_every_way_out(toolkit, sample_files, tmp_path) -> 
         assert way in done.stderr
 
 
-def test_profile_show_hides_secrets(toolkit) -> None:
+def test_profile_show_hides_secrets(toolkit, stack) -> None:
     done = toolkit("profile", "show", "--json", TOOLKIT_S3__SECRET_ACCESS_KEY="hunter2")
-    assert json.loads(done.stdout)["s3"]["bucket"] == "fruits"
+    assert json.loads(done.stdout)["s3"]["bucket"] == stack.bucket
     assert "hunter2" not in done.stdout
 
 

@@ -48,18 +48,18 @@ def test_a_file_that_cannot_be_read_is_named(ask):
     ("images", "options", "message"),
     [
         ("no/such/file.jpg", {}, "no file or folder"),
-        ("s3a://fruits/none/", {}, "no images"),
+        ("s3a://BUCKET/none/", {}, "no images"),
         (__file__, {"trained": "2000"}, "fits no trainings"),
         (__file__, {"model": "AlexNet"}, "no model named"),
         (__file__, {"weights": "none.h5"}, "no weights file"),
-        ("s3a://fruits", {"trained": "2000"}, "fits no trainings"),
+        ("s3a://BUCKET", {"trained": "2000"}, "fits no trainings"),
     ],
 )
 def test_what_there_is_not_is_refused_before_anything_starts(
     ask, storage, images, options, message
 ):
     with pytest.raises(RequestError, match=message):
-        ask(images, **options)
+        ask(images.replace("BUCKET", storage.name), **options)
 
 
 @pytest.mark.parametrize("record", [None, b"{}", b'{"status": "running"}', b'{"status": "failed"}'])

@@ -29,6 +29,7 @@ def stack_environment(stack: StackState, stack_settings: StackSettings) -> dict[
     """Return variables that lead the command line to the tests' stack, amid AWS variables."""
     return HOSTILE_AWS | {
         "TOOLKIT_HOME": str(stack_settings.root),
+        "TOOLKIT_S3__BUCKET": stack.bucket,
         "TOOLKIT_SPARK__CORES": "1",
         "TOOLKIT_SPARK__EXECUTOR_MEMORY": "1g",
     }

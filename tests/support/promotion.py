@@ -182,7 +182,8 @@ class Cloud:
     def begin(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
         """Call the toolkit, and do not wait."""
         call = subprocess.Popen(
-            [sys.executable, "-m", "toolkit", *arguments],
+            # Of a pytest that `nohup` started, it would inherit that SIGHUP is ignored.
+            ["env", "--default-signal=HUP", sys.executable, "-m", "toolkit", *arguments],
             cwd=self.folder,
             env=self.env | env,
             stdin=subprocess.DEVNULL,
@@ -242,8 +243,12 @@ class Cloud:
         """Return the nodes that have been started and not ended, asked of moto past its server."""
         nodes = []
         for reservation in list(self._ec2.reservations.values()):
-            for each in list(reservation.instances):
-                # An instance that moto is not ready with has no tags yet.
+            instances = list(reservation.instances)
+            # The last that moto does of a launch is to give its first instance the profile. One
+            # that ended earlier would leave its disk behind, for ever in use.
+            if not instances or instances[0].id not in self._ec2.iam_instance_profile_associations:
+                continue
+            for each in instances:
                 promotion = self._ec2.tags.get(each.id, {}).get(RUN_TAG)
                 if promotion and each.state in {"pending", "running"}:
                     nodes.append(Node(each.id, promotion, int(each.ami_launch_index)))

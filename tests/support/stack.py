@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -39,8 +41,10 @@ HOSTILE_AWS = {
 
 @pytest.fixture(scope="session")
 def stack_settings(request: pytest.FixtureRequest) -> StackSettings:
-    """Return the settings of the tests' own stack: a home of its own, free ports."""
-    return settings_of_tests(request.config.stash[STACK_HOME])
+    """Return the settings of the tests' own stack: free ports, and a bucket for each worker."""
+    settings = settings_of_tests(request.config.stash[STACK_HOME])
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    return replace(settings, bucket=f"fruits-{worker}") if worker else settings
 
 
 @pytest.fixture(scope="session")
@@ -54,9 +58,12 @@ def stack(stack_settings: StackSettings) -> StackState:
 
 @pytest.fixture(scope="session")
 def profile(stack: StackState) -> Profile:
-    """Return the profile `local` on the tests' stack, on half of it: a CLI may run beside."""
-    half = {"spark": {"cores": 1, "executor_memory": "1g"}}
-    return _on_stack(load_profile("local", options=half), stack)
+    """Return the profile `local` on the tests' stack, on one core of it: a command may run beside."""
+    options = {
+        "s3": {"bucket": stack.bucket},
+        "spark": {"cores": 1, "executor_memory": "1g"},
+    }
+    return _on_stack(load_profile("local", options=options), stack)
 
 
 @pytest.fixture(scope="session")
