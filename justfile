@@ -1,4 +1,4 @@
-# The commands of daily work; `just --list` shows them. Set up first: bash localstack/bootstrap.sh setup
+# The commands of daily work; `just --list` shows them. Set up first: bash localstack/bootstrap.sh dev
 
 set positional-arguments
 

@@ -80,12 +80,13 @@ def pytest_configure_node(node) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this hook, too
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark tests by their folders; run the Spark group first, then tier by tier."""
+    """Mark tests by their folders; run the files of the Spark group first, then tier by tier."""
+    on_spark = {item.path for item in items if "spark" in item.fixturenames}
 
     def place(item: pytest.Item) -> tuple[bool, int]:
         tier = item.path.relative_to(config.rootpath / "tests").parts[0]
         item.add_marker(tier)
-        needs_spark = tier == "tensorflow" or "spark" in item.fixturenames
+        needs_spark = tier == "tensorflow" or item.path in on_spark
         if needs_spark:
             item.add_marker(SPARK_GROUP)
         return not needs_spark, TIERS.index(tier)

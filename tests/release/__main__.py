@@ -1,7 +1,8 @@
 """Run the release tier: every part, or the parts whose guarded files have changed.
 
-``python -m tests.release`` runs all parts, ``python -m tests.release --changed`` those whose files
-differ from the ones with which the part last passed. ``passed.json`` keeps their digests.
+``python -m tests.release`` runs all parts, ``python -m tests.release PART ...`` the named test
+files, ``python -m tests.release --changed`` those whose files differ from the ones with which the
+part last passed. ``passed.json`` keeps their digests; a part without one is named and not run.
 """
 
 from __future__ import annotations
@@ -19,10 +20,23 @@ PASSED = Path(__file__).with_name("passed.json")
 
 LOCKED = ("pyproject.toml", "requirements.lock")
 SET_UP = (*LOCKED, "localstack/bootstrap.sh", "localstack/clean-root.sh")
+NODE = (*SET_UP, "toolkit/cloud/node/*", "localstack/instance.py", "localstack/imds.py")
+PROMOTION = tuple(
+    f"toolkit/{module}.py"
+    for module in (
+        *("cli/promote", "cloud/follow", "cloud/journal", "cloud/launch", "cloud/promotion"),
+        *("cloud/status", "cloud/sweep"),
+    )
+)
 GUARDED = {
     "test_bare_machine.py": (*SET_UP, "requirements-dev.lock", "localstack/install.py"),
-    "test_boot.py": (*SET_UP, "toolkit/cloud/node/*"),
-    "test_rehearsal.py": (*SET_UP, "toolkit/cloud/node/*", "toolkit/cloud/rehearsal.py"),
+    "test_boot.py": NODE,
+    "test_kill_points.py": PROMOTION,
+    "test_listing.py": ("toolkit/images/listing.py",),
+    "test_networks.py": (*LOCKED, "toolkit/models/*", "toolkit/sparkdl/named_image.py"),
+    "test_promote.py": (*NODE, *PROMOTION, "toolkit/cloud/rehearsal.py"),
+    "test_rehearsal.py": (*NODE, "toolkit/cloud/rehearsal.py"),
+    "test_seed_workflow.py": (*LOCKED, "toolkit/sparkdl/*"),
 }
 """Test file of a part -> patterns of the files it guards, besides its own."""
 
@@ -47,11 +61,16 @@ def digest(part: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Run the parts and record those that pass; return 1 if one fails."""
+    only_changed = "--changed" in arguments
+    named = [argument for argument in arguments if argument != "--changed"]
     passed = json.loads(PASSED.read_text()) if PASSED.exists() else {}
     failed = []
-    for part in GUARDED:
-        if "--changed" in arguments and passed.get(part) == digest(part):
-            print(f"{part}: passed with these files already")
+    for part in named or GUARDED:
+        if only_changed and part not in passed:
+            print(f"{part}: no pass is recorded yet, run `just test-release`", flush=True)
+            continue
+        if only_changed and passed[part] == digest(part):
+            print(f"{part}: its files have not changed since it passed", flush=True)
             continue
         command = [sys.executable, "-m", "pytest", "-n", "0", f"tests/release/{part}"]
         if subprocess.run(command, cwd=CHECKOUT, check=False).returncode:
@@ -59,7 +78,7 @@ def main(arguments: list[str]) -> int:
             continue
         passed[part] = digest(part)
         PASSED.write_text(json.dumps(passed, indent=2, sort_keys=True) + "\n")
-    print(f"Failed: {', '.join(failed)}" if failed else "All parts have passed.")
+    print(f"Failed: {', '.join(failed)}" if failed else "No part has failed.")
     return bool(failed)
 
 

@@ -53,12 +53,14 @@ def stack(stack_settings: StackSettings) -> StackState:
     with pytest.MonkeyPatch.context() as environment:
         for name, value in HOSTILE_AWS.items():
             environment.setenv(name, value)
-        return localstack.up(stack_settings, say=_silently)
+        for settings in (settings_of_tests(stack_settings.root), stack_settings):
+            state = localstack.up(settings, say=_silently)  # makes its bucket, too
+    return state
 
 
 @pytest.fixture(scope="session")
 def profile(stack: StackState) -> Profile:
-    """Return the profile `local` on the tests' stack, on one core of it: a command may run beside."""
+    """Return the profile `local` on one core of the stack: a command may run beside."""
     options = {
         "s3": {"bucket": stack.bucket},
         "spark": {"cores": 1, "executor_memory": "1g"},

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from tests.support.nodes import NODE, Node
 from toolkit.cloud.node.work import run_node
 from toolkit.errors import JobError
+from toolkit.runs import Owner
 from toolkit.storage import Location
 
 if TYPE_CHECKING:
@@ -42,6 +44,9 @@ def here(storage: Storage, aws_keys: pytest.MonkeyPatch, tmp_path) -> Callable[[
         "TOOLKIT_CACHE": str(tmp_path / "cache"),
     }.items():
         aws_keys.setenv(name, text)
+    # Runs that other tests have made in this process are not the node's.
+    node_process = replace(Owner.this_process(), started=1.0)
+    aws_keys.setattr("toolkit.runs.Owner.this_process", lambda: node_process)
     # An open store has the credentials of the test before for some minutes.
     aws_keys.setattr("toolkit.storage._OPEN_STORES", {})
 
