@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stack_home import STACK_HOME, empty_bucket, end_stack, settings_of_tests
+from tests.support.stack_home import STACK_HOME, empty_buckets, end_stack, settings_of_tests
 
 # Some machines forbid bytecode. Here every process would compile all it imports: the workers of
 # pytest and of Spark, and every command that a test starts.
@@ -67,10 +67,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Empty the bucket of a stack that an earlier run has kept, before workers start."""
+    """Empty the buckets of a stack that an earlier run has kept, before workers start."""
     config = session.config
     if config.option.reuse_stack and not _is_worker(config):
-        empty_bucket(settings_of_tests(config.stash[STACK_HOME]))
+        empty_buckets(settings_of_tests(config.stash[STACK_HOME]))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -65,7 +65,14 @@ def profile(stack: StackState) -> Profile:
         "s3": {"bucket": stack.bucket},
         "spark": {"cores": 1, "executor_memory": "1g"},
     }
-    return _on_stack(load_profile("local", options=options), stack)
+    # Short-lived JVMs: optimising their code costs more than it gains.
+    quick = " -XX:TieredStopAtLevel=1"
+    jvms = replace(
+        stack,
+        driver_java_options=stack.driver_java_options + quick,
+        executor_java_options=stack.executor_java_options + quick,
+    )
+    return _on_stack(load_profile("local", options=options), jvms)
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ def processes_of_stack(settings: StackSettings) -> list[psutil.Process]:
     return found
 
 
-def empty_bucket(settings: StackSettings) -> None:
+def empty_buckets(settings: StackSettings) -> None:
     """Delete all objects of a stack, markers of folders too, if it runs."""
     if (state := localstack.state(settings)) is None:
         return
@@ -53,9 +53,10 @@ def empty_bucket(settings: StackSettings) -> None:
         state.secret_access_key,
         secure=False,
     )
-    names = [each.object_name for each in client.list_objects(state.bucket, recursive=True)]
-    errors = client.remove_objects(state.bucket, [DeleteObject(name) for name in names])
-    assert list(errors) == []
+    for bucket in client.list_buckets():
+        found = client.list_objects(bucket.name, recursive=True)
+        objects = [DeleteObject(each.object_name) for each in found]
+        assert list(client.remove_objects(bucket.name, objects)) == []
 
 
 def end_stack(home: Path) -> list[psutil.Process]:
