@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from localstack.home import state_folder
 from tests.support.stack_home import STACK_HOME, empty_buckets, end_stack, settings_of_tests
 
 # Some machines forbid bytecode. Here every process would compile all it imports: the workers of
@@ -18,18 +20,17 @@ from tests.support.stack_home import STACK_HOME, empty_buckets, end_stack, setti
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-pytest_plugins = [
-    "tests.support.stack",
-    "tests.support.cli",
-    "tests.support.images",
-    "tests.support.moto",
-]
+FIXTURES = ("stack", "cli", "images", "moto")
+"""Modules of `tests.support` whose fixtures all tests may use."""
 
-TIERS = ("stack", "tensorflow", "release", "e2e", "aws", "unit")
+TIERS = ("spark", "tensorflow", "release", "e2e", "aws", "stack", "unit")
 """Folders of tests, and their markers, in the order in which they run."""
 
-SPARK_GROUP = pytest.mark.xdist_group("spark")
-"""Tests that share the Spark session and TensorFlow run in one worker, all others in the other."""
+KEPT_STACK = state_folder() / "tests"
+"""Home of the stack that `--reuse-stack` keeps."""
+
+GROUPS = {"spark": "spark", "tensorflow": "spark", "aws": "aws"}
+"""Folders whose tests share something costly -> the group of it, which one worker runs."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -60,9 +61,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if _is_worker(config):
         config.stash[STACK_HOME] = Path(config.workerinput["stack_home"])
     elif config.option.reuse_stack:
-        config.stash[STACK_HOME] = config.cache.mkdir("stack")
+        config.stash[STACK_HOME] = KEPT_STACK
     else:
         config.stash[STACK_HOME] = Path(tempfile.mkdtemp(prefix="toolkit-stack-"))
+    if _is_worker(config) or not config.getoption("numprocesses", 0):
+        for name in FIXTURES:  # a controller of workers has no use for them, and they take a second
+            config.pluginmanager.import_plugin(f"tests.support.{name}")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -80,24 +84,21 @@ def pytest_configure_node(node) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this hook, too
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark tests by their folders; run the files of the Spark group first, then tier by tier."""
-    on_spark = {item.path for item in items if "spark" in item.fixturenames}
+    """Mark tests by their folders, and run them tier by tier."""
 
-    def place(item: pytest.Item) -> tuple[bool, int]:
-        tier = item.path.relative_to(config.rootpath / "tests").parts[0]
-        item.add_marker(tier)
-        needs_spark = tier == "tensorflow" or item.path in on_spark
-        if needs_spark:
-            item.add_marker(SPARK_GROUP)
-        return not needs_spark, TIERS.index(tier)
+    def tier(item: pytest.Item) -> str:
+        return item.path.relative_to(config.rootpath / "tests").parts[0]
 
-    places = {item: place(item) for item in items}
-    items.sort(key=places.__getitem__)
+    items.sort(key=lambda item: TIERS.index(tier(item)))
+    for item in items:
+        item.add_marker(tier(item))
+        if group := GROUPS.get(tier(item)):
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """Give out the Spark group as a whole, and other tests file by file."""
+    """Give out groups as a whole, and other tests file by file."""
     from xdist.scheduler import LoadGroupScheduling
 
     class GroupsAndFiles(LoadGroupScheduling):
@@ -113,10 +114,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     if _is_worker(config) or config.option.reuse_stack:
         return
-    for home in (config.stash[STACK_HOME], config.cache.mkdir("stack")):
+    for home in (config.stash[STACK_HOME], KEPT_STACK):
         if left := end_stack(home):
             config.get_terminal_writer().line(f"\nThe stack left processes: {left}", red=True)
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    shutil.rmtree(config.stash[STACK_HOME])
 
 
 def _is_worker(config: pytest.Config) -> bool:

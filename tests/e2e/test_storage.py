@@ -1,4 +1,4 @@
-"""The object store behind a slow line, which a proxy makes."""
+"""Large files, and the object store behind a slow line, which a proxy makes."""
 
 from __future__ import annotations
 
@@ -28,3 +28,13 @@ def test_large_file_goes_through_a_line_that_would_take_too_long_for_all_of_it(
         target = slow.location("test-storage", "slow.bin")
         slow.upload(file, target, in_parts=True)
     assert storage.read(target) == file.read_bytes()
+
+
+def test_upload_beyond_one_put_arrives_whole(storage: Storage, tmp_path: Path) -> None:
+    file = tmp_path / "large.bin"
+    file.write_bytes(bytes(range(256)) * 300_000)  # 77 MB: more than one part
+    target = storage.location("test-storage", "large.bin")
+    storage.upload(file, target)
+    storage.download(target, tmp_path / "back.bin")
+    assert (tmp_path / "back.bin").read_bytes() == file.read_bytes()
+    storage.delete_all(target)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import psutil
 import pytest
-from minio import Minio
-from minio.deleteobjects import DeleteObject
 
 import localstack
 from localstack import StackSettings
@@ -47,6 +44,10 @@ def empty_buckets(settings: StackSettings) -> None:
     """Delete all objects of a stack, markers of folders too, if it runs."""
     if (state := localstack.state(settings)) is None:
         return
+    # Only here: every pytest imports this module, and few have a stack to empty.
+    from minio import Minio
+    from minio.deleteobjects import DeleteObject
+
     client = Minio(
         state.s3_endpoint.removeprefix("http://"),
         state.access_key_id,
@@ -60,8 +61,8 @@ def empty_buckets(settings: StackSettings) -> None:
 
 
 def end_stack(home: Path) -> list[psutil.Process]:
-    """End the stack in a folder, delete the folder, and return processes that are left."""
+    """End the stack in a folder, delete what it has, and return processes that are left."""
     settings = settings_of_tests(home)
-    localstack.down(settings)
-    shutil.rmtree(home, ignore_errors=True)
+    if settings.home.exists():
+        localstack.purge(settings)
     return processes_of_stack(settings)

@@ -22,7 +22,7 @@ def vectors_of(n: int, d: int, *, offset: float = 0.0, spread: float = 1.0) -> n
 class LocalPartitions:
     """The part of Spark's RDD that `toolkit.pca` uses, in this process.
 
-    tests/stack/test_pca.py holds that Spark gives the same numbers, to the last bit.
+    tests/spark/test_pca.py holds that Spark gives the same numbers, to the last bit.
     """
 
     def __init__(self, partitions: Sequence[Sequence[Any]]) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.decomposition import PCA
 
 from tests.support.vectors import LocalPartitions, vectors_of
 from toolkit import pca
@@ -19,6 +18,10 @@ from toolkit.pca import PCAModel, fit_pca, parse_components
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from sklearn.decomposition import PCA
+
+pytestmark = pytest.mark.xdist_group("scikit-learn")  # costly to import
 
 SHAPES = [(200, 12), (12, 40), (30, 30)]
 
@@ -37,13 +40,19 @@ def fit_here(vectors: np.ndarray, *, components: float) -> PCAModel:
     return pca._model(pca._scatter_of([vectors]), components)
 
 
+def scikit_learn_pca(vectors: np.ndarray, *, components: int | None = None) -> PCA:
+    from sklearn.decomposition import PCA
+
+    return PCA(n_components=components, svd_solver="full").fit(vectors.astype(np.float64))
+
+
 @pytest.mark.parametrize("partitions", [1, 3, 7])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_agrees_with_scikit_learn(shape: tuple[int, int], partitions: int) -> None:
     vectors = vectors_of(*shape)
     features = blocks(split(vectors, partitions))
     rank = min(shape[0] - 1, shape[1])
-    reference = PCA(n_components=rank, svd_solver="full").fit(vectors.astype(np.float64))
+    reference = scikit_learn_pca(vectors, components=rank)
 
     model = fit_pca(features, components=rank)
 
@@ -58,7 +67,7 @@ def test_agrees_with_scikit_learn(shape: tuple[int, int], partitions: int) -> No
 
 def test_large_common_offset_costs_no_digits() -> None:
     vectors = vectors_of(300, 10, offset=1e3, spread=1e-2)
-    reference = PCA(svd_solver="full").fit(vectors.astype(np.float64))
+    reference = scikit_learn_pca(vectors)
     model = fit_pca(blocks(split(vectors, 3)), components=10)
     assert_allclose(model.explained_variance, reference.explained_variance_, rtol=1e-9)
     assert_allclose(
@@ -68,7 +77,7 @@ def test_large_common_offset_costs_no_digits() -> None:
 
 def test_partitions_of_different_places_are_merged_about_the_common_mean() -> None:
     parts = [vectors_of(20, 6, offset=offset) for offset in (-5, 0, 1, 20)]
-    reference = PCA(svd_solver="full").fit(np.concatenate(parts).astype(np.float64))
+    reference = scikit_learn_pca(np.concatenate(parts))
     model = fit_pca(blocks(parts), components=6)
     assert_allclose(model.explained_variance, reference.explained_variance_, rtol=1e-9)
 

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import select
-import signal
 import socket
-import subprocess
-import sys
-import time
-from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,6 +28,7 @@ from toolkit.profiles import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from subprocess import CompletedProcess
 
 
 @pytest.fixture(autouse=True)
@@ -411,18 +405,6 @@ def test_show_tells_of_secrets_only_that_they_are_set(call, monkeypatch) -> None
     assert "hunter2" not in shown.stdout + shown.stderr + document
 
 
-def test_profile_commands_import_botocore_for_aws_alone() -> None:
-    program = (
-        "import sys\nfrom toolkit.cli.main import app\n"
-        "try:\n    app(['profile', 'show', 'local'])\nexcept SystemExit:\n    pass\n"
-        "print([name for name in ('botocore', 'tomlkit') if name in sys.modules], file=sys.stderr)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert done.stderr.strip() == "[]"
-
-
 HEADER = (
     "# Settings of fruits-toolkit: `toolkit profile show` prints them all. No secrets here.\n\n"
 )
@@ -603,40 +585,3 @@ def test_init_that_can_not_write_leaves_the_file_as_it_was(call, monkeypatch) ->
     assert "can't be written" in done.stderr
     assert file.read_text() == FILE
     assert list(Path().iterdir()) == [file]
-
-
-def test_ctrl_c_leaves_the_file_as_it_was() -> None:
-    file = write(FILE)
-    with ExitStack() as exits:
-        keyboard, terminal = os.openpty()
-        exits.callback(os.close, keyboard)
-        exits.callback(os.close, terminal)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "toolkit", "profile", "init"],
-            stdin=terminal,
-            stdout=terminal,
-            stderr=terminal,
-        )
-        exits.callback(process.wait)
-        exits.callback(process.kill)
-        read_until(keyboard, "S3 bucket")
-        os.write(keyboard, b"new\n")
-        read_until(keyboard, "AWS region")
-        while process.poll() is None:  # one that comes just before the reading begins is lost
-            process.send_signal(signal.SIGINT)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(5)
-        said = read_until(keyboard, "is as it was")
-        assert process.returncode == 1
-    assert file.name in said
-    assert file.read_text() == FILE
-
-
-def read_until(descriptor: int, text: str) -> str:
-    """Read a terminal until a text has come."""
-    told, end = "", time.monotonic() + 60
-    while text not in told:
-        ready, _, _ = select.select([descriptor], [], [], max(0, end - time.monotonic()))
-        assert ready, f"{text!r} did not come: {told!r}"
-        told += os.read(descriptor, 4096).decode()
-    return told

@@ -293,7 +293,8 @@ def test_detaching_leaves_everything_as_it_is(node, following):
     assert after == before
 
 
-def test_store_that_stays_away_ends_the_following_and_not_the_node(told):
+def test_store_that_stays_away_ends_the_following_and_not_the_node(told, monkeypatch):
+    monkeypatch.setattr("toolkit.storage._RETRIES", 1)
     (port,) = free_ports(1)
     nowhere = S3Settings(
         endpoint=f"http://127.0.0.1:{port}",

@@ -1,4 +1,4 @@
-"""Which files of a store are read, and the store that a session reads from."""
+"""Which files of a store are read."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ import boto3
 import pytest
 
 from tests.support.image_tree import DOT, NOTHING, PATTERNS, TOP, TREE, check_nothing, found
-from toolkit.sparkdl.hadoop import session_storage
 from toolkit.sparkdl.image.reading import find_files
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
     from toolkit.storage import Location, Storage
 
 
@@ -72,7 +69,3 @@ def test_empty_objects_that_stand_for_folders_are_no_images(storage: Storage) ->
         assert (
             found(marked.uri, below=marked.uri, recursive=recursive, store=lambda: storage) == names
         )
-
-
-def test_store_of_the_session_is_found(spark: SparkSession, storage: Storage) -> None:
-    assert session_storage(spark) == storage

@@ -12,6 +12,8 @@ from benchmarks.results import Measurement, Results
 from toolkit.profiles import S3Settings
 from toolkit.storage import Storage
 
+pytestmark = pytest.mark.xdist_group("scikit-learn")  # costly to import
+
 
 @pytest.fixture
 def results(tmp_path):

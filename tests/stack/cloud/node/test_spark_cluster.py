@@ -12,6 +12,8 @@ from toolkit.cloud.node.spark_cluster import Master, _FirstNode
 from toolkit.cloud.status import Status
 from toolkit.errors import JobError
 
+pytestmark = pytest.mark.xdist_group("aws")  # moto is in that process already
+
 
 def test_master_of_another_launch_is_none(folder):
     assert Master.find(folder, reservation=RESERVATION) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import suppress
 
@@ -99,3 +100,10 @@ def test_another_sparks_variables_do_not_reach_the_driver(profile, monkeypatch) 
         assert not {"SPARK_HOME", "HADOOP_CONF_DIR"} & os.environ.keys()
         assert os.environ["SPARK_LOCAL_IP"] == "127.0.0.1"
     assert os.environ["SPARK_HOME"] == "/opt/spark-2.4"
+
+
+def test_what_spark_writes_is_committed_by_the_magic_committer(spark, storage) -> None:
+    target = storage.location("test-session", "written")
+    spark.range(3).write.mode("overwrite").parquet(target.uri)
+    assert json.loads(storage.read(target / "_SUCCESS"))["committer"] == "magic"
+    assert spark.read.parquet(target.uri).count() == 3
