@@ -37,6 +37,7 @@ GUARDED = {
     "test_promote.py": (*NODE, *PROMOTION, "toolkit/cloud/rehearsal.py"),
     "test_rehearsal.py": (*NODE, "toolkit/cloud/rehearsal.py"),
     "test_seed_workflow.py": (*LOCKED, "toolkit/sparkdl/*"),
+    "test_sparkdl_notebook.py": (*LOCKED, "docs/notebooks/*", "toolkit/sparkdl/*"),
 }
 """Test file of a part -> patterns of the files it guards, besides its own."""
 

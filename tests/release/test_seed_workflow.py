@@ -1,6 +1,6 @@
 """What SparkDL's users wrote, with ResNet50, on the local stack: nothing changed but the imports.
 
-The gate runs the same with a smaller network: tests/e2e/docs/test_notebooks.py.
+`test_sparkdl_notebook.py` does the same with a smaller network.
 """
 
 from __future__ import annotations

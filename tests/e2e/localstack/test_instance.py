@@ -154,7 +154,6 @@ def test_instance_can_be_taken_away(start):
         assert json.loads(said(machine))["action"] == "terminate"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("ending", [None, ValueError, KeyboardInterrupt])
 def test_everything_that_was_started_ends_with_the_block(start, folder, ending, monkeypatch):
     monkeypatch.setattr(module, "_GRACE_SECONDS", 1.0)
@@ -205,7 +204,6 @@ with instance(**given):
 """
 
 
-@pytest.mark.slow
 def test_script_ends_when_its_owner_is_killed_and_the_next_removes_the_rest(storage, folder, start):
     given = settings(storage) | {
         "script": f"#!/bin/bash\nexec 3>&1{CHILDREN}wait\n",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from tests.support.bundles import model
 from toolkit.cloud.plan import measured_rate
 from toolkit.models import executed_precision
+
+__all__ = ["model"]
 
 
 def test_rate_is_that_of_the_longest_run_of_the_same_network_here(storage, record, model):
