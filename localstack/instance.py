@@ -254,8 +254,8 @@ def _belongs(candidate: psutil.Process, place: Path) -> bool:
     try:
         # The metadata service is not the script's child, but lives for it alone.
         return (
-            candidate.environ().get(_ROOT) == str(place)
+            os.fsencode(f"{_ROOT}={place}") in process.environment_of(candidate.pid)
             or str(place / "metadata" / "metadata.json") in candidate.cmdline()
         )
-    except psutil.Error:  # it has ended, or is another user's
+    except (OSError, psutil.Error):  # it has ended, or is another user's
         return False

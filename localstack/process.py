@@ -104,6 +104,7 @@ class _Stat:
 
     ended: bool
     birth_ticks: str
+    memory_bytes: int
     environment_begin: int
     environment_end: int
 
@@ -115,6 +116,7 @@ def _stat_of(folder: Path) -> _Stat:
     return _Stat(
         ended=fields[0] in "ZX",
         birth_ticks=fields[22 - 3],
+        memory_bytes=int(fields[23 - 3]),
         environment_begin=int(fields[50 - 3]),
         environment_end=int(fields[51 - 3]),
     )
@@ -160,7 +162,8 @@ def _shown_environment(folder: Path) -> bytes | None:
     # addresses of what the next look will show.
     stat = _stat_of(folder)
     empty = 0 < stat.environment_begin == stat.environment_end
-    return b"" if empty or stat.ended else None
+    has_none = stat.memory_bytes == 0  # a thread of the kernel, or a process on its way out
+    return b"" if empty or has_none or stat.ended else None
 
 
 def inherited_environment() -> dict[str, str]:

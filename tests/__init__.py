@@ -1,1 +1,5 @@
 """Tests, in folders named after the resource they need; see ``tests/README.md``."""
+
+import pytest
+
+pytest.register_assert_rewrite("tests.support")  # before anything imports it

@@ -1,7 +1,8 @@
-"""How the tests run: markers from folders, two workers, and the end of the stack they share."""
+"""How the tests run: markers from folders, workers, and the end of the stack they share."""
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -29,6 +31,9 @@ TIERS = ("spark", "tensorflow", "release", "e2e", "aws", "stack", "unit")
 KEPT_STACK = state_folder() / "tests"
 """Home of the stack that `--reuse-stack` keeps."""
 
+LOCK = pytest.StashKey[IO[bytes]]()
+"""The lock file that a pytest holds while it uses the kept stack."""
+
 GROUPS = {"spark": "spark", "tensorflow": "spark", "aws": "aws"}
 """Folders whose tests share something costly -> the group of it, which one worker runs."""
 
@@ -39,12 +44,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="keep the stack running for the next pytest with this option",
     )
+    parser.addoption("--end-stack", action="store_true", help="end the kept stack after the tests")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return 2 workers for whole folders; run single files in this process, for debuggers."""
-    return 0 if any(".py" in argument for argument in config.args) else 2
+    """Return 2 to 4 workers for whole folders; run single files here, for debuggers."""
+    if any(argument.partition("::")[0].endswith(".py") for argument in config.args):
+        return 0
+    return max(2, min(4, os.cpu_count() or 2))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -74,10 +82,17 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Empty the buckets of a stack that an earlier run has kept, before workers start."""
     config = session.config
     if config.option.reuse_stack and not _is_worker(config):
-        empty_buckets(settings_of_tests(config.stash[STACK_HOME]))
+        KEPT_STACK.mkdir(parents=True, exist_ok=True)
+        config.stash[LOCK] = (KEPT_STACK / "in-use.lock").open("wb")
+        try:
+            fcntl.flock(config.stash[LOCK], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise pytest.UsageError(
+                "Another pytest uses the kept stack. Wait for it, or leave out --reuse-stack."
+            ) from None
+        empty_buckets(settings_of_tests(KEPT_STACK))
 
 
-@pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node) -> None:
     node.workerinput["stack_home"] = str(node.config.stash[STACK_HOME])
 
@@ -96,7 +111,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.xdist_group(group))
 
 
-@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """Give out groups as a whole, and other tests file by file."""
     from xdist.scheduler import LoadGroupScheduling
@@ -112,13 +126,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """End the stack after all workers have gone, and fail if anything of it is left."""
     config = session.config
-    if _is_worker(config) or config.option.reuse_stack:
+    if _is_worker(config):
         return
-    for home in (config.stash[STACK_HOME], KEPT_STACK):
+    own = config.stash[STACK_HOME]
+    ended = {KEPT_STACK} if config.option.end_stack else set()
+    if own != KEPT_STACK:
+        ended.add(own)
+    for home in ended:
         if left := end_stack(home):
             config.get_terminal_writer().line(f"\nThe stack left processes: {left}", red=True)
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    shutil.rmtree(config.stash[STACK_HOME])
+    if own != KEPT_STACK:
+        shutil.rmtree(own)
 
 
 def _is_worker(config: pytest.Config) -> bool:

@@ -2,25 +2,28 @@
 
 ``python -m tests.release`` runs all parts, ``python -m tests.release PART ...`` the named test
 files, ``python -m tests.release --changed`` those whose files differ from the ones with which the
-part last passed. ``passed.json`` keeps their digests; a part without one is named and not run.
+part last passed. ``passed.json`` keeps their digests.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 import subprocess
 import sys
-from fnmatch import fnmatch
 from pathlib import Path
 
 from tests.support import CHECKOUT
 
 PASSED = Path(__file__).with_name("passed.json")
 
-LOCKED = ("pyproject.toml", "requirements.lock")
+LOCKED = ("requirements.lock",)
 SET_UP = (*LOCKED, "localstack/bootstrap.sh", "localstack/clean-root.sh")
-NODE = (*SET_UP, "toolkit/cloud/node/*", "localstack/instance.py", "localstack/imds.py")
+NODE = (
+    *(*SET_UP, "toolkit/cloud/bundle.py", "toolkit/cloud/node/*"),
+    *("localstack/instance.py", "localstack/imds.py"),
+)
 PROMOTION = tuple(
     f"toolkit/{module}.py"
     for module in (
@@ -28,14 +31,16 @@ PROMOTION = tuple(
         *("cloud/status", "cloud/sweep"),
     )
 )
+HELPERS = ("tests/release/conftest.py", "tests/support/promotion*.py")
+REHEARSAL = ("toolkit/cloud/rehearsal.py", "tests/support/real_rehearsals.py")
 GUARDED = {
     "test_bare_machine.py": (*SET_UP, "requirements-dev.lock", "localstack/install.py"),
     "test_boot.py": NODE,
-    "test_kill_points.py": PROMOTION,
-    "test_listing.py": ("toolkit/images/listing.py",),
+    "test_kill_points.py": (*PROMOTION, *HELPERS),
+    "test_listing.py": ("toolkit/images/listing.py", "benchmarks/listing.py"),
     "test_networks.py": (*LOCKED, "toolkit/models/*", "toolkit/sparkdl/named_image.py"),
-    "test_promote.py": (*NODE, *PROMOTION, "toolkit/cloud/rehearsal.py"),
-    "test_rehearsal.py": (*NODE, "toolkit/cloud/rehearsal.py"),
+    "test_promote.py": (*NODE, *PROMOTION, *HELPERS, "toolkit/cloud/rehearsal.py"),
+    "test_rehearsal.py": (*NODE, *REHEARSAL),
     "test_seed_workflow.py": (*LOCKED, "toolkit/sparkdl/*"),
     "test_sparkdl_notebook.py": (*LOCKED, "docs/notebooks/*", "toolkit/sparkdl/*"),
 }
@@ -51,12 +56,17 @@ def digest(part: str) -> str:
         text=True,
         check=True,
     )
-    patterns = (f"tests/release/{part}", *GUARDED[part])
+    names = {name for name in listed.stdout.splitlines() if (CHECKOUT / name).is_file()}
+    guarded: set[str] = set()
+    for pattern in (f"tests/release/{part}", *GUARDED[part]):
+        matching = fnmatch.filter(names, pattern)
+        if not matching:
+            raise SystemExit(f"GUARDED names {pattern} for {part}, which is no file here.")
+        guarded.update(matching)
     found = hashlib.sha256()
-    for name in sorted(set(listed.stdout.splitlines())):
-        file = CHECKOUT / name
-        if file.is_file() and any(fnmatch(name, pattern) for pattern in patterns):
-            found.update(f"{name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    for name in sorted(guarded):
+        content = hashlib.sha256((CHECKOUT / name).read_bytes()).hexdigest()
+        found.update(f"{name} {content}\n".encode())
     return found.hexdigest()
 
 
@@ -67,10 +77,7 @@ def main(arguments: list[str]) -> int:
     passed = json.loads(PASSED.read_text()) if PASSED.exists() else {}
     failed = []
     for part in named or GUARDED:
-        if only_changed and part not in passed:
-            print(f"{part}: no pass is recorded yet, run `just test-release`", flush=True)
-            continue
-        if only_changed and passed[part] == digest(part):
+        if only_changed and passed.get(part) == digest(part):
             print(f"{part}: its files have not changed since it passed", flush=True)
             continue
         command = [sys.executable, "-m", "pytest", "-n", "0", f"tests/release/{part}"]

@@ -49,12 +49,12 @@ def stack_settings(request: pytest.FixtureRequest) -> StackSettings:
 
 @pytest.fixture(scope="session")
 def stack(stack_settings: StackSettings) -> StackState:
-    """Start the stack, amid foreign AWS variables, unless it runs; `pytest_unconfigure` ends it."""
+    """Start the stack unless it runs, amid AWS variables; `pytest_sessionfinish` ends it."""
     with pytest.MonkeyPatch.context() as environment:
         for name, value in HOSTILE_AWS.items():
             environment.setenv(name, value)
         for settings in (settings_of_tests(stack_settings.root), stack_settings):
-            state = localstack.up(settings, say=_silently)  # makes its bucket, too
+            state = localstack.up(settings, say=_silently)  # makes the bucket of each: fruits, too
     return state
 
 

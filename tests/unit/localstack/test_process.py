@@ -154,22 +154,23 @@ def test_an_exec_that_does_not_end_is_not_waited_for_without_end(start, record, 
 
 
 @pytest.mark.parametrize(
-    ("state", "environ", "begin", "end", "shown"),
+    ("state", "memory", "environ", "begin", "end", "shown"),
     [
-        ("S", b"A=1\0B=2\0", 100, 108, b"A=1\0B=2\0"),
-        ("R", b"", 0, 0, None),  # the kernel has set no address yet
-        ("R", b"", 100, 0, None),
-        ("R", b"", 100, 108, None),  # the exec ended between the two looks
-        ("S", b"", 100, 100, b""),  # env -i
-        ("Z", b"", 0, 0, b""),
+        ("S", 4096, b"A=1\0B=2\0", 100, 108, b"A=1\0B=2\0"),
+        ("R", 4096, b"", 0, 0, None),  # the kernel has set no address yet
+        ("R", 4096, b"", 100, 0, None),
+        ("R", 4096, b"", 100, 108, None),  # the exec ended between the two looks
+        ("S", 4096, b"", 100, 100, b""),  # env -i
+        ("Z", 0, b"", 0, 0, b""),
+        ("I", 0, b"", 0, 0, b""),  # a thread of the kernel
     ],
 )
 def test_an_empty_environment_is_told_from_one_in_the_making(
-    tmp_path, state, environ, begin, end, shown
+    tmp_path, state, memory, environ, begin, end, shown
 ):
     (tmp_path / "environ").write_bytes(environ)
-    between = " ".join(["0"] * 46)
-    (tmp_path / "stat").write_text(f"7 (a) b) {state} {between} {begin} {end} 0\n")
+    fields = [state, *["0"] * 19, memory, *["0"] * 26, begin, end, 0]
+    (tmp_path / "stat").write_text(f"7 (a) b) {' '.join(map(str, fields))}\n")
     assert process._shown_environment(tmp_path) == shown
 
 
