@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 # Before a test gives itself another home.
 CACHE = cache_folder()
 UV_CACHE = os.environ.get("UV_CACHE_DIR") or str(platformdirs.user_cache_path("uv"))
-BUCKET = "orchard"
+BUCKET = f"orchard-{os.environ.get('PYTEST_XDIST_WORKER', 'gw')}"  # workers share one MinIO
 LAUNCH = (
     "ec2:CreateSecurityGroup",
     "iam:CreateRole",

@@ -355,4 +355,7 @@ def test_job_of_the_promotion_holds_no_credentials(cloud, person, works):
     for entry in cloud.storage.objects(cloud.promotion().location):
         content = cloud.storage.read(entry.location).decode(errors="replace")
         assert not any(secret in content for secret in settings.credentials()), entry.location
-    assert json.loads(cloud.storage.read(cloud.promotion().file("job.json")))["bucket"] == "orchard"
+    assert (
+        json.loads(cloud.storage.read(cloud.promotion().file("job.json")))["bucket"]
+        == cloud.storage.name
+    )
