@@ -162,8 +162,8 @@ def _shown_environment(folder: Path) -> bytes | None:
     # addresses of what the next look will show.
     stat = _stat_of(folder)
     empty = 0 < stat.environment_begin == stat.environment_end
-    has_none = stat.memory_bytes == 0  # a thread of the kernel, or a process on its way out
-    return b"" if empty or has_none or stat.ended else None
+    has_memory = stat.memory_bytes > 0  # threads of the kernel have none, nor what has ended
+    return None if has_memory and not empty else b""
 
 
 def inherited_environment() -> dict[str, str]:

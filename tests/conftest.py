@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -71,8 +72,12 @@ def pytest_configure(config: pytest.Config) -> None:
     elif config.option.reuse_stack:
         config.stash[STACK_HOME] = KEPT_STACK
     else:
-        config.stash[STACK_HOME] = Path(tempfile.mkdtemp(prefix="toolkit-stack-"))
-    if _is_worker(config) or not config.getoption("numprocesses", 0):
+        own = tempfile.mkdtemp(prefix="toolkit-stack-")
+        config.add_cleanup(partial(shutil.rmtree, own, ignore_errors=True))
+        config.stash[STACK_HOME] = Path(own)
+    options = config.option
+    only_shows = options.collectonly or options.showfixtures or options.show_fixtures_per_test
+    if _is_worker(config) or only_shows or not options.numprocesses:
         for name in FIXTURES:  # a controller of workers has no use for them, and they take a second
             config.pluginmanager.import_plugin(f"tests.support.{name}")
 
@@ -128,16 +133,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     if _is_worker(config):
         return
-    own = config.stash[STACK_HOME]
-    ended = {KEPT_STACK} if config.option.end_stack else set()
-    if own != KEPT_STACK:
-        ended.add(own)
-    for home in ended:
+    homes = [] if config.option.reuse_stack else [config.stash[STACK_HOME]]
+    if config.option.end_stack:
+        homes.append(KEPT_STACK)
+    for home in homes:
         if left := end_stack(home):
             config.get_terminal_writer().line(f"\nThe stack left processes: {left}", red=True)
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    if own != KEPT_STACK:
-        shutil.rmtree(own)
 
 
 def _is_worker(config: pytest.Config) -> bool:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
-import time
-from contextlib import ExitStack, suppress
 
 HEAVY = ("tensorflow", "openvino", "pyspark", "pandas", "numpy", "pyarrow", "pydantic", "boto3")
-SETTINGS = '[profiles.aws.s3]\nbucket = "mine"\nregion = "eu-central-1"\n'
 
 
 def test_interrupted_run_says_what_it_keeps_and_is_continued(
@@ -51,57 +47,6 @@ def test_interrupted_run_says_what_it_keeps_and_is_continued(
     assert record["explained_variance"] >= 0.95
     assert (record["model"], record["dimensions"]) == ("EfficientNetLite0", 1280)
     assert not record["random_weights"]
-
-
-def test_ctrl_c_leaves_the_settings_as_they_were(tmp_path) -> None:
-    file = tmp_path / "toolkit.toml"
-    file.write_text(SETTINGS, encoding="utf-8")
-    with ExitStack() as exits:
-        keyboard, terminal = os.openpty()
-        exits.callback(os.close, keyboard)
-        exits.callback(os.close, terminal)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "toolkit", "profile", "init"],
-            stdin=terminal,
-            stdout=terminal,
-            stderr=terminal,
-            cwd=tmp_path,
-        )
-        exits.callback(process.wait)
-        exits.callback(process.kill)
-        read_until(keyboard, "S3 bucket")
-        os.write(keyboard, b"new\n")
-        read_until(keyboard, "AWS region")
-        while process.poll() is None:  # one that comes just before the reading begins is lost
-            process.send_signal(signal.SIGINT)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(5)
-        said = read_until(keyboard, "is as it was")
-        assert process.returncode == 1
-    assert file.name in said
-    assert file.read_text() == SETTINGS
-
-
-def read_until(descriptor: int, text: str) -> str:
-    """Read a terminal until a text has come."""
-    told, end = "", time.monotonic() + 60
-    while text not in told:
-        ready, _, _ = select.select([descriptor], [], [], max(0, end - time.monotonic()))
-        assert ready, f"{text!r} did not come: {told!r}"
-        told += os.read(descriptor, 4096).decode()
-    return told
-
-
-def test_profile_commands_import_botocore_for_aws_alone() -> None:
-    program = (
-        "import sys\nfrom toolkit.cli.main import app\n"
-        "try:\n    app(['profile', 'show', 'local'])\nexcept SystemExit:\n    pass\n"
-        "print([name for name in ('botocore', 'tomlkit') if name in sys.modules], file=sys.stderr)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert done.stderr.strip() == "[]"
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -13,6 +13,7 @@ import pytest
 from botocore.session import Session
 from pydantic import SecretStr
 
+from tests.support.settings_file import FILE, no_settings, write
 from toolkit.errors import RequestError
 from toolkit.profiles import (
     CredentialSource,
@@ -30,25 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from subprocess import CompletedProcess
 
+__all__ = ["no_settings"]
 
-@pytest.fixture(autouse=True)
-def _no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Work in an empty folder, with no settings and no AWS account of the developer's."""
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    for name in os.environ:
-        if name.startswith(("AWS_", "TOOLKIT_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "aws-config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "aws-credentials"))
-
-
-def write(text: str) -> Path:
-    file = Path("toolkit.toml")
-    file.write_text(text, encoding="utf-8")
-    return file
+pytestmark = pytest.mark.usefixtures("no_settings")
 
 
 def test_options_win_over_environment_over_file_over_defaults(monkeypatch) -> None:
@@ -430,21 +415,6 @@ def test_init_asks_shows_defaults_and_asks_again_what_is_wrong(call) -> None:
         '[profiles.aws.aws]\ninstance_type = "c7i.2xlarge"\nnodes = 2\nspot = true\n'
     )
     assert str(Path("toolkit.toml").resolve()) in done.stdout
-
-
-FILE = """\
-# ours
-profile = "local"  # for now
-
-[profiles.aws.s3]
-# agreed with the data team
-bucket = "old"  # since May
-# region = "us-east-1"
-
-# the stack of this laptop
-[profiles.local.stack]
-minio_port = 9100
-"""
 
 
 def test_init_keeps_comments_and_other_tables(call) -> None:
